@@ -1,0 +1,48 @@
+# Everything here is a few words around `python tools/...`; without make, call those directly.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: help lab test test-all notebooks bench links
+
+help:
+	@echo "make lab                     open JupyterLab at the first notebook"
+	@echo "make test                    ruff, unit and structure tests, every notebook on the embedded images"
+	@echo "make test-all                that, then the slow tests and the browser tests"
+	@echo "make notebooks [NB='00 01']  run notebooks on the real images, write outputs and figures back"
+	@echo "make bench                   time the package against the usual training loop"
+	@echo "make links [REPO=owner/name] stamp every link with this repository's address"
+	@echo "The first of them sets up $(VENV) (PYTHON=... picks the Python, 3.11 or newer)."
+
+lab: $(VENV)/.lab-installed
+	@$(RUN) tools/lab.py
+
+test: $(VENV)/.test-installed
+	@$(RUN) tools/check.py
+
+test-all: $(VENV)/.test-installed
+	@$(RUN) tools/check.py --all
+
+notebooks: $(VENV)/.test-installed
+	@$(RUN) tools/notebooks.py $(NB)
+
+bench: $(VENV)/.test-installed
+	@$(RUN) tools/bench.py
+
+# No .venv needed: the standard library is enough.
+links:
+	@$(PYTHON) tools/links.py $(if $(REPO),"$(REPO)")
+
+$(VENV)/.lab-installed: EXTRAS := lab
+$(VENV)/.test-installed: EXTRAS := lab,test
+
+$(VENV)/.lab-installed $(VENV)/.test-installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "vaelab needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..."; exit 1; }
+	@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); } || \
+	    { echo "no virtual environment could be made (on Debian or Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(RUN) -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("torch"))' || \
+	    echo "first install: about 3 minutes, 6 GB with the registry's CUDA build"
+	@echo "installing vaelab[$(EXTRAS)] into $(VENV)"
+	@quiet=--quiet; [ -t 1 ] && quiet=; $(RUN) -m pip install $$quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
+	@touch $@ $(if $(findstring test,$(EXTRAS)),$(VENV)/.lab-installed)
