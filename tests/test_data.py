@@ -506,7 +506,8 @@ def test_zscore_uses_the_training_images_only():
 
 def test_zscore_of_a_table():
     generator = torch.Generator().manual_seed(0)
-    table = torch.randn(100, 4, generator=generator) * torch.tensor([1, 10, 0.1, 3]) + torch.tensor([0, 5, -2, 100])
+    table = torch.randn(100, 4, generator=generator) * torch.tensor([1, 10, 0.1, 3])
+    table += torch.tensor([0, 5, -2, 100])
     scaling = Scaling.zscore(table, per_channel=True)
     assert torch.allclose(scaling(table).mean(0), torch.zeros(4), atol=1e-4)
     assert torch.allclose(scaling(table).std(0, correction=0), torch.ones(4), atol=1e-4)
