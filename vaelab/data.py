@@ -24,11 +24,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
-from sklearn.datasets import load_digits, load_sample_images
-from sklearn.model_selection import train_test_split
-from torchvision import datasets
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.datasets.utils import check_integrity
 
 from . import settings
 
@@ -179,6 +174,9 @@ def _balanced_order(labels):
 # ---- the sets that need no files
 
 def _digits():
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     x = torch.from_numpy(digits.images).float().div(16).unsqueeze(1)
     x = F.interpolate(x, (28, 28), mode="bilinear").clamp_(0, 1)
@@ -189,6 +187,8 @@ def _digits():
 
 
 def _photos():
+    from sklearn.datasets import load_sample_images
+
     china, flower = load_sample_images().images
     classes = [f"{row} {column}" for row in ("top", "bottom") for column in range(1, 6)]
     what = "scikit-learn's two photographs (32x32 crops; one photograph for training, the other for testing)"
@@ -234,15 +234,16 @@ def _draw(n, seed, size=64):
 
 # ---- folders of images
 
-class _ClassFolders(datasets.ImageFolder):
-    """`ImageFolder` that skips hidden folders and files (`.ipynb_checkpoints`, `._0001.jpg`)."""
+def _image_folder(folder):
+    """torchvision's `ImageFolder`, without hidden folders and files (`.ipynb_checkpoints`, `._1.jpg`)."""
+    from torchvision.datasets import ImageFolder
 
-    def __init__(self, folder):
-        super().__init__(str(folder), is_valid_file=_is_image, allow_empty=True)
+    class ClassFolders(ImageFolder):
+        def find_classes(self, directory):
+            classes = _class_names(Path(directory))
+            return classes, {label: index for index, label in enumerate(classes)}
 
-    def find_classes(self, directory):
-        classes = _class_names(Path(directory))
-        return classes, {label: index for index, label in enumerate(classes)}
+    return ClassFolders(str(folder), is_valid_file=_is_image, allow_empty=True)
 
 
 def _class_names(folder):
@@ -250,6 +251,8 @@ def _class_names(folder):
 
 
 def _is_image(path):
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
     return Path(path).suffix.lower() in IMG_EXTENSIONS and not Path(path).name.startswith(".")
 
 
@@ -290,7 +293,7 @@ def _list_images(folder):
         raise ValueError(f"{folder} is missing: {layout}")
     if not _class_names(folder):
         raise ValueError(f"{folder} has no class folders: {layout}")
-    images = _ClassFolders(folder)
+    images = _image_folder(folder)
     filled = {images.classes[label] for _, label in images.samples}
     empty = [label for label in images.classes if label not in filled]
     if empty:
@@ -346,6 +349,8 @@ def _read_all(paths, read):
 # ---- MNIST, Fashion-MNIST and CIFAR-10
 
 def _mnist(name, may_download):
+    from torchvision import datasets
+
     kind = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
     root = settings.data_root()
     raw = root / kind.__name__ / "raw"
@@ -391,7 +396,10 @@ def _damaged(path, why):
 
 
 def _cifar10(may_download):
-    root, kind = settings.data_root(), datasets.CIFAR10
+    from torchvision.datasets import CIFAR10 as kind
+    from torchvision.datasets.utils import check_integrity
+
+    root = settings.data_root()
     folder, archive = root / kind.base_folder, root / kind.filename
     if not folder.is_dir():
         if not archive.exists():

@@ -7,12 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import svds
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from .elbo import elbo_terms
@@ -39,6 +33,8 @@ def linear_model_loss(x_train, x_test, latent_dim):
     PCA leaves [0, 1], where cross-entropy is infinite, so its pictures are clipped to
     [eps, 1 - eps], with the eps that is best on the training images.
     """
+    from sklearn.decomposition import PCA
+
     x_train = x_train[:: max(1, len(x_train) // 20_000)]
     pca = PCA(latent_dim, svd_solver="randomized", random_state=0).fit(x_train.flatten(1).cpu().numpy())
 
@@ -108,6 +104,8 @@ def collapse_threshold(x, loss="cross_entropy"):
 
 def largest_variance(centred):
     """The largest eigenvalue of the covariance of centred data [N, D] (population variance), by Lanczos."""
+    from scipy.sparse.linalg import svds
+
     n, d = centred.shape
     if min(n, d) == 1:
         return (centred.square().sum() / n).item()
@@ -178,6 +176,11 @@ def probe(codes, labels, kind="neighbours"):
     ignore the codes' scale: means that differ by a hair, far below the posterior's noise, can score
     as high as useful ones, so give them sampled codes as well.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if kind not in ("neighbours", "linear"):
         raise ValueError(f"kind must be 'neighbours' or 'linear', got {kind!r}")
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
@@ -307,6 +310,8 @@ def frechet_distance(x, y, n_axes=30):
     Measured along the first n_axes principal axes of x, the real images. Fréchet's distance is what
     FID computes on a network's features; blur and wrong scale show in it, fine detail does not.
     """
+    from sklearn.decomposition import PCA
+
     pca = PCA(n_axes, random_state=0).fit(x.flatten(1).cpu().numpy())
     a, b = (torch.from_numpy(pca.transform(t.detach().flatten(1).cpu().numpy())).double() for t in (x, y))
     c, d = torch.cov(a.T), torch.cov(b.T)

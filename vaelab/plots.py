@@ -4,8 +4,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.ticker import MaxNLocator
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from .diagnostics import Landmarks, posterior
 
@@ -115,6 +113,9 @@ def latent_map(model, x, labels, n=2000, perplexity=30, seed=0):
     t-SNE starts from PCA; its perplexity and seed are in the title. Distances between its islands
     and their sizes mean little (Wattenberg et al. 2016).
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     keep = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
     codes, labels = posterior(model, x[keep.to(x.device)])[0].cpu().numpy(), labels.cpu()[keep].numpy()
     if perplexity >= len(codes):
@@ -197,10 +198,11 @@ def beta_axis(threshold, betas, active=None, title=None):
             ax.plot(beta, row, "o", color=BLUE, ms=8)
         else:
             ax.plot(beta, row, "X", color=ORANGE, ms=9)
-        note = f"   {beta:,.3g}" if beta < 1000 else f"   {beta:,.0f}"
+        note = f"{beta:,.3g}" if beta < 1000 else f"{beta:,.0f}"
         note += f", {active[label]} active" if label in active else ""
-        paper = {"color": "white", "alpha": 0.6, "pad": 0, "lw": 0}
-        ax.text(beta, row, note, va="center", fontsize=8.5, bbox=paper, zorder=1.5)
+        crosses = beta < threshold < beta * (high / low) ** 0.25  # on the right of its dot
+        place = {"xytext": (-10 if crosses else 10, 0), "ha": "right" if crosses else "left"}
+        ax.annotate(note, (beta, row), textcoords="offset points", va="center", fontsize=8.5, **place)
     above = {"va": "bottom", "fontsize": 9, "transform": ax.get_xaxis_transform()}
     ax.text(threshold, 1.01, f"the cliff: {threshold:.0f}", color="#A04000", ha="center", **above)
     ax.text(1, 1.01, "ELBO", color="#666666", ha="center", **above)
@@ -310,6 +312,9 @@ def latent_maps(models, x, labels, n=1000, perplexity=30, seed=0):
     models: dict title -> model. t-SNE has no scale; both PCA rows share one, and their circle holds
     86% of the prior N(0, I) seen from any two sides. Dots are coloured by label.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     keep = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
     generator = torch.Generator(x.device).manual_seed(seed)
     fig, axes = plt.subplots(3, len(models), figsize=(2.5 * len(models) + 0.4, 7.6), squeeze=False)
