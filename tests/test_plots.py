@@ -64,3 +64,9 @@ def test_latent_map_needs_more_points_than_perplexity(trained):
 def test_beta_axis_tells_predicted_from_trained():
     shown = texts(plots.beta_axis(32.0, {"elbo": 1.0, "thread": 1e5}, {"thread": 0}))
     assert "the cliff: 32" in shown and "100,000, 0 active" in shown and "elbo" in shown
+
+
+def test_gallery_titles_every_tile():
+    tiles = {f"patient {i}": (torch.rand(3, 1, 5, 5), torch.rand(3, 1, 5, 5)) for i in range(4)}
+    figure = plots.gallery(tiles, columns=3)
+    assert all(title in texts(figure) for title in tiles) and len(figure.axes) == 6

@@ -133,6 +133,7 @@ def execute(path, build, **switches):
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # newer kernels warn about TCP each time they start
         resources={"metadata": {"path": str(path.parent)}},
     )
     for cell in nb.cells:

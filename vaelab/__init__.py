@@ -1,6 +1,7 @@
 """vaelab: how variational autoencoders fail, why, how to see it, and what fixes it."""
 
 from . import plots, settings
+from .checkup import Finding, Report, checkup
 from .data import ImageSet, Scaling, load
 from .diagnostics import (
     Landmarks,
@@ -33,6 +34,17 @@ from .elbo import (
     measure_beta,
     rescale,
 )
+from .latents import (
+    count_islands,
+    elbo_surgery,
+    fit_prior,
+    interpolate,
+    prior_grid,
+    prior_quantiles,
+    project,
+    same_class_neighbours,
+    two_sample_test,
+)
 from .likelihoods import (
     Bernoulli,
     Categorical,
@@ -43,14 +55,17 @@ from .likelihoods import (
 )
 from .models import VAE, Autoencoder, conv_vae, linear_vae, mlp_vae, thread_000_vae, thread_004_vae
 from .ppca import LinearOptimum
+from .probing import LossForm, probe_loss
 from .teaching import LossLog, __version__, claim, compare_prediction, save_figure, setup
 from .training import History, fit
 
 __all__ = [
+    "VAE",
     "Autoencoder",
     "Bernoulli",
     "Categorical",
     "ContinuousBernoulli",
+    "Finding",
     "Gaussian",
     "GaussianWithVariance",
     "History",
@@ -58,27 +73,33 @@ __all__ = [
     "Landmarks",
     "Likelihood",
     "LinearOptimum",
+    "LossForm",
     "LossLog",
+    "Report",
     "Saturation",
     "Scaling",
-    "VAE",
     "__version__",
     "active_units",
     "batchnorm_bound",
+    "checkup",
     "claim",
     "code_swap",
     "collapse_threshold",
     "compare_prediction",
     "conv_vae",
+    "count_islands",
     "effective_beta",
+    "elbo_surgery",
     "elbo_terms",
     "entropy_floor",
     "evaluate",
     "fit",
+    "fit_prior",
     "frechet_distance",
     "free_bits",
     "gaussian_kl",
     "implied_sigma2",
+    "interpolate",
     "landmarks",
     "largest_variance",
     "linear_vae",
@@ -90,9 +111,14 @@ __all__ = [
     "output_variance",
     "plots",
     "posterior",
+    "prior_grid",
+    "prior_quantiles",
     "probe",
+    "probe_loss",
+    "project",
     "reachable_floor",
     "rescale",
+    "same_class_neighbours",
     "saturation",
     "save_figure",
     "settings",
@@ -100,5 +126,6 @@ __all__ = [
     "share_out_of_reach",
     "thread_000_vae",
     "thread_004_vae",
+    "two_sample_test",
     "watch_saturation",
 ]

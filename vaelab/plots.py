@@ -1,11 +1,15 @@
 """Every figure the notebooks draw. Images are always on a fixed scale, never min-max normalised."""
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.ticker import MaxNLocator
 
+from . import latents
 from .diagnostics import Landmarks, posterior
+from .elbo import gaussian_kl
 
 # Okabe & Ito's colours, and three more that stay apart for colour-blind readers: ten classes.
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = (
@@ -107,41 +111,178 @@ def prior_samples(model, n=16, seed=0, value_range=(0.0, 1.0)):
     return strip({"samples" if i == 0 else " " * i: images[i : i + 8] for i in range(0, n, 8)}, value_range)
 
 
-def latent_map(model, x, labels, n=2000, perplexity=30, seed=0):
-    """The codes mu of at most n images by t-SNE, with PCA beside it, coloured by label. Returns the figure.
+def latent_map(
+    source, x=None, labels=None, n=2000, perplexity=30, seed=0, method=("t-SNE", "PCA"), sampled=False,
+    max_iter=500,
+):  # fmt: skip
+    """Codes drawn in two dimensions, one panel for each method, coloured by labels. Returns the figure.
 
-    t-SNE starts from PCA; its perplexity and seed are in the title. Distances between its islands
-    and their sizes mean little (Wattenberg et al. 2016).
+    latent_map(model, x, labels) maps the codes of images x: mu, or with `sampled` one draw from each
+    posterior. latent_map(codes, labels) maps codes [N, L]. labels (optional) [N]: whole numbers or
+    text are classes, floats a continuous colour. method: of "t-SNE", "PCA", "raw" (the two most
+    active latents as they are: largest mean KL of a model, largest variance of codes), one or more.
+    At most n codes are drawn, chosen with `seed`; the title says how many of how many, the line
+    under a map its settings. Raises ValueError for too few codes for the perplexity, NaN codes, or
+    labels of another length. Distances between the islands of t-SNE and their sizes mean little
+    (Wattenberg et al. 2016).
     """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    keep = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:n]
-    codes, labels = posterior(model, x[keep.to(x.device)])[0].cpu().numpy(), labels.cpu()[keep].numpy()
-    if perplexity >= len(codes):
-        raise ValueError(f"perplexity must be below the number of points, {len(codes)}, got {perplexity}")
-    tsne = TSNE(2, perplexity=perplexity, init="pca", max_iter=500, random_state=seed).fit_transform(codes)
-    pca = PCA(2, random_state=seed).fit_transform(codes)
-    fig, axes = plt.subplots(1, 2, figsize=(8.6, 4.1))
-    for ax, points, title in zip(
-        axes, (tsne, pca), (f"t-SNE, perplexity {perplexity}, seed {seed}", "PCA"), strict=True
-    ):
-        _scatter(ax, points, labels)
-        ax.set_title(f"{title}, {len(codes)} codes")
+    is_model, activity = hasattr(source, "encode"), None
+    if not is_model and labels is None:
+        x, labels = None, x
+    if is_model == (x is None):
+        raise ValueError("give latent_map(model, x, labels) with images x, or latent_map(codes, labels)")
+    everything = x if is_model else torch.as_tensor(latents.checked(source))
+    labels = None if labels is None else latents.array(labels)
+    if labels is not None and labels.shape != (len(everything),):
+        got = list(labels.shape)
+        raise ValueError(f"labels must have one value for each of the {len(everything)} codes, got {got}")
+    keep = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed))[:n]
+    codes = everything[keep.to(everything.device)]
+    if is_model:
+        mu, logvar = posterior(source, codes)
+        generator = torch.Generator(mu.device).manual_seed(seed)
+        codes = source.reparameterise(mu, logvar, generator) if sampled and logvar is not None else mu
+        activity = None if logvar is None else gaussian_kl(mu, logvar).mean(0)
+    methods = [method] if isinstance(method, str) else list(method)
+    panels = [latents.project(codes, one, perplexity, seed, "pca", max_iter, activity) for one in methods]
+    count = f"all {len(codes):,} codes"
+    if len(codes) < len(everything):
+        count = f"{len(codes):,} of {len(everything):,} codes, drawn with seed {seed}"
+    fig, axes = plt.subplots(1, len(panels), figsize=(4.3 * len(panels), 4.3), squeeze=False)
+    for ax, panel in zip(axes[0], panels, strict=True):
+        colour = _scatter(ax, panel.points, None if labels is None else labels[keep.numpy()])
+        ax.set_title(f"{panel.method}, {count}", fontsize=10)
+        ax.set_xlabel(panel.settings, fontsize=9)
+        if panel.method == "raw":
+            ax.xaxis.set_major_locator(MaxNLocator(5))
+            ax.yaxis.set_major_locator(MaxNLocator(5))
+    if colour is not None:
+        fig.colorbar(colour, ax=list(axes[0]), shrink=0.8)
     return fig
 
 
-def _scatter(ax, points, labels):
-    """Points coloured by class, each class named at its median."""
-    for k, label in enumerate(np.unique(labels)):
-        mine = points[labels == label]
-        colour = CLASS_COLOURS[k % len(CLASS_COLOURS)]
-        ax.scatter(*mine.T, s=5, color=colour, alpha=0.6, linewidths=0)
-        paper = {"color": "white", "alpha": 0.75, "pad": 0.6}
-        place = {"ha": "center", "va": "center", "weight": "bold", "fontsize": 12, "bbox": paper}
-        ax.text(*np.median(mine, 0), str(label), color=colour, **place)
+def maps(projections, labels=None, columns=4, names=None):
+    """Small maps side by side, the settings of each written under it. Returns the figure.
+
+    projections: dict title -> a `latents.Projection`. labels: [N], or a dict title -> labels for
+    those that have some; classes (see `names` for their names) are told apart by colour.
+    """
+    labels = labels if isinstance(labels, dict) else dict.fromkeys(projections, labels)
+    labels = {title: latents.array(own) for title, own in labels.items() if own is not None}
+    for title, own in labels.items():
+        if len(own) != (n := len(projections[title].points)):
+            raise ValueError(f"labels of {title!r} must have one value for each of {n} codes, got {len(own)}")
+    classes = sorted({label for own in labels.values() if own.dtype.kind != "f" for label in own.tolist()})
+    columns = min(columns, len(projections))
+    rows = -(-len(projections) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(2.45 * columns, 2.95 * rows + 0.35), squeeze=False)
+    for ax in axes.flat[len(projections) :]:
+        ax.set_axis_off()
+    for ax, (title, shown) in zip(axes.flat, projections.items(), strict=False):
+        _scatter(ax, shown.points, labels.get(title), 4, False, classes)
+        ax.set_title(title, fontsize=9.5)
+        ax.set_xlabel(shown.settings.replace(", start", ",\nstart"), fontsize=8)
+    if classes:
+        dots = [plt.Line2D([], [], ls="", marker="o", ms=5, color=_colour(k)) for k in range(len(classes))]
+        words = [str(k if names is None else names[k]) for k in classes]
+        fig.legend(dots, words, loc="outside lower center", ncols=10, handletextpad=0.1, columnspacing=1.2)
+    return fig
+
+
+def _colour(k):
+    return CLASS_COLOURS[k % len(CLASS_COLOURS)]
+
+
+def _scatter(ax, points, labels=None, size=5, named=True, classes=None):
+    """Points coloured by class, named at its median, or by a float: then returns what a colour bar needs."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(True)
+    if labels is None:
+        ax.scatter(*points.T, s=size, color=GREY, alpha=0.7, linewidths=0)
+        return None
+    if labels.dtype.kind == "f":
+        return ax.scatter(*points.T, s=size, c=labels, cmap="viridis", alpha=0.8, linewidths=0)
+    for k, label in enumerate(np.unique(labels) if classes is None else classes):
+        mine = points[labels == label]
+        ax.scatter(*mine.T, s=size, color=_colour(k), alpha=0.6, linewidths=0)
+        paper = {"color": "white", "alpha": 0.75, "pad": 0.6}
+        place = {"ha": "center", "va": "center", "weight": "bold", "fontsize": 12, "bbox": paper}
+        if named and len(mine):
+            ax.text(*np.median(mine, 0), str(label), color=_colour(k), **place)
+    return None
+
+
+@torch.no_grad()
+def latent_plane(model, codes=None, labels=None, side=14, value_range=(0.0, 1.0)):
+    """A two-dimensional latent space on the prior's quantiles: where codes lie, and what is decoded there.
+
+    Both axes run over the prior's quantiles from 0 to 1, so the prior is spread evenly and an empty
+    region is a hole. codes: [N, 2], best sampled ones; without them only the decoded grid is drawn.
+    labels: [N] classes. Raises ValueError unless the model has two latents. Returns the figure.
+    """
+    if model.latent_dim != 2:
+        raise ValueError(f"model must have 2 latents to be drawn on a plane, it has {model.latent_dim}")
+    like = next(model.parameters())
+    images = model.likelihood.mean(model.decode(latents.prior_grid(side).to(like)))
+    images = torch.nn.functional.pad(images, (0, 1, 0, 1), value=value_range[1])  # lines between them
+    _, channels, height, width = images.shape
+    canvas = images.view(side, side, channels, height, width).permute(2, 0, 3, 1, 4)
+    panels = 1 if codes is None else 2
+    fig, axes = plt.subplots(1, panels, figsize=(4.1 * panels, 4.2), squeeze=False)
+    if codes is not None:
+        places = torch.special.ndtr(torch.as_tensor(latents.checked(codes))).numpy()
+        _scatter(axes[0, 0], places, None if labels is None else latents.array(labels))
+        axes[0, 0].set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        axes[0, 0].set(xlabel="first latent, as a quantile of the prior", ylabel="second latent, likewise")
+        axes[0, 0].set_title(f"{len(places):,} codes; the prior would fill this evenly", fontsize=10)
+    show_image(axes[0, -1], canvas.reshape(channels, side * height, side * width), *value_range)
+    axes[0, -1].set_title(f"decoded at {side} x {side} quantiles of the prior", fontsize=10)
+    return fig
+
+
+def latent_slider(model, start, end, live=None, value_range=(0.0, 1.0)):
+    """A slider from code start [L] to code end [L] with the decoded picture beside it; returns the widget.
+
+    live: None makes it only where a notebook page is looking (JupyterLab, Jupyter Notebook, VS Code)
+    and ipywidgets is installed; True wherever ipywidgets is; False never. Without a slider it prints
+    one line and returns None: `strip` of the same codes shows all of it.
+    """
+    if live is False or (live is None and not _watched()):
+        print("A slider appears here in a live notebook with ipywidgets. The strip shows the same path.")
+        return None
+    try:
+        import ipywidgets
+    except ImportError:
+        print("No slider: ipywidgets is not installed. The strip shows the same path.")
+        return None
+    like = next(model.parameters())
+    start, end = (torch.as_tensor(code).detach().flatten().to(like) for code in (start, end))
+
+    @torch.no_grad()
+    def picture(t):
+        image = model.likelihood.mean(model.decode(((1 - t) * start + t * end)[None]))[0]
+        fig, ax = plt.subplots(figsize=(2.2, 2.2), layout="none")
+        show_image(ax, image, *value_range)
+        ax.set_position([0, 0, 1, 1])
+        with io.BytesIO() as file:
+            fig.savefig(file, format="png", dpi=100, bbox_inches=None)
+            plt.close(fig)
+            return file.getvalue()
+
+    shown = ipywidgets.Image(value=picture(0.0), format="png", width=220, height=220)
+    slider = ipywidgets.FloatSlider(value=0.0, min=0.0, max=1.0, step=0.05, description="from 0 to 1")
+    slider.observe(lambda change: setattr(shown, "value", picture(change["new"])), "value")
+    return ipywidgets.VBox([slider, shown])
+
+
+def _watched():
+    """Whether a notebook page sent the running cell: it names the cell; nbclient and scripts do not."""
+    try:
+        from IPython import get_ipython
+
+        return "cellId" in get_ipython().get_parent().get("metadata", {})
+    except (ImportError, AttributeError):
+        return False
 
 
 def training_history(history, floor=None):
@@ -384,4 +525,21 @@ def rate_distortion(curve, points, marks=None, aside=None):
     ax.set_ylabel("distortion: squared error per value")
     ax.set_ylim(bottom=0)
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
+    return fig
+
+
+def gallery(tiles, columns=3, value_range=(0.0, 1.0)):
+    """Several small strips side by side, inputs above outputs, on one fixed scale. Returns the figure.
+
+    tiles: dict title -> (inputs [n, C, H, W], outputs [n, C, H, W]).
+    """
+    rows = -(-len(tiles) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(2.75 * columns, 1.2 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, (title, images) in zip(axes.flat, tiles.items(), strict=False):
+        lines = [torch.cat(list(torch.nn.functional.pad(part, (1, 1, 1, 1), value=value_range[1])), -1)
+                 for part in images]  # fmt: skip
+        show_image(ax, torch.cat(lines, -2), *value_range)
+        ax.set_title(title, fontsize=9.5, loc="left", pad=3)
     return fig

@@ -85,14 +85,14 @@ class LossLog:
         return html_table(self.columns, self.rows)
 
 
-def html_table(columns, rows):
-    """A small HTML table: first column left, the others right; every cell escaped."""
+def html_table(columns, rows, align="right"):
+    """A small HTML table: first column left, the others as `align` says; every cell escaped."""
 
     def line(cells, tag):
-        align = ["left"] + ["right"] * (len(cells) - 1)
+        sides = ["left"] + [align] * (len(cells) - 1)
         inside = "".join(
             f'<{tag} style="text-align:{a}">{html.escape(str(c))}</{tag}>'
-            for a, c in zip(align, cells, strict=True)
+            for a, c in zip(sides, cells, strict=True)
         )
         return f"<tr>{inside}</tr>"
 
