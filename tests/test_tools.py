@@ -1,6 +1,7 @@
 """The tools that maintain the notebooks: links, execution and stamps, and the rules on broken notebooks."""
 
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -341,6 +342,43 @@ def test_stamping(copy):
     assert all("ann/" not in text for text in everything(copy).values())
     links.stamp("OWNER/vaelab", copy)
     assert everything(copy) == unstamped
+
+
+@pytest.fixture
+def whole_copy(tmp_path):
+    """A copy of every text file of this repository, whatever git knows of it."""
+    skipped = (".*", "build", "*.egg-info", "__pycache__", "*.png", "*.db", *links.NOT_OURS)
+    shutil.copytree(links.ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(*skipped))
+    return tmp_path / "copy"
+
+
+def holding(root, text):
+    """The files that hold a text, by their path in the repository."""
+    found = [path for path in root.rglob("*") if path.is_file()]
+    return {path.relative_to(root).as_posix() for path in found if text.encode() in path.read_bytes()}
+
+
+def test_no_old_link_stays_anywhere_in_this_repository(whole_copy):
+    before, (first, second) = everything(whole_copy), (f"{name}-owner/its-vaes" for name in ("ann", "bob"))
+    links.stamp(first, whole_copy)
+    stamped = holding(whole_copy, first)
+    assert stamped >= {"README.md", "pyproject.toml"}
+    assert stamped >= {f"notebooks/{path.name}" for path in (whole_copy / "notebooks").glob("*.ipynb")}
+    links.stamp(second, whole_copy)
+    assert holding(whole_copy, first) == set()
+    assert holding(whole_copy, second) == stamped
+    unstamped = {name for name in holding(whole_copy, links.UNSTAMPED) if not name.startswith("tests/")}
+    assert unstamped <= {"tools/links.py"}
+    links.stamp(links.current(), whole_copy)
+    assert everything(whole_copy) == before
+
+
+def test_no_own_address_where_no_stamp_reaches(whole_copy):
+    """Such as a docstring, a workflow or a figure's text: a link to a copy called vaelab, or to OWNER."""
+    for path in whole_copy.rglob("*"):
+        own = path.is_file() and path not in links.files(whole_copy) and path.suffix != ".pyc"
+        if own and path.relative_to(whole_copy).parts[0] not in ("tests", "tools"):
+            assert not list(links.strays(path.read_text(encoding="utf-8", errors="replace"))), path
 
 
 def test_stamping_keeps_outputs_fresh_and_layout(copy):

@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 UNSTAMPED = "OWNER/vaelab"
 FOLDERS = ("notebooks", "coursework")
+NOT_OURS = {".ipynb_checkpoints", "submitted", "autograded", "feedback"}  # a class's work
 
 SETUP_CELL = '''\
 # Setup. On Colab this installs vaelab; anywhere else it installs nothing.
@@ -57,6 +58,11 @@ def colab(repository, path):
     return f"[![Open in Colab]({picture})](https://colab.research.google.com/github/{repository}/blob/main/{path})"
 
 
+def practise(repository, path):
+    """The badge of an assignment's student version: Colab is for practice only."""
+    return f"{colab(repository, path)}\n*Practise on Colab, submit through your course.*"
+
+
 def binder(repository, path):
     """The Binder badge that opens `path`, or a text that leads nowhere."""
     if not stamped(repository):
@@ -89,6 +95,7 @@ def pip(repository, _):
 # In a table there is room for a word, not for a sentence.
 RENDER = {
     "colab": lambda repository, path: colab(repository, path) if stamped(repository) else "*once stamped*",
+    "practise": practise,
     "binder": binder,
     "file": file,
     "clone": clone,
@@ -151,7 +158,7 @@ def files(root=ROOT):
     found = [root / "pyproject.toml", *root.glob("*.md")]
     for folder in FOLDERS:
         found += [path for kind in ("*.ipynb", "*.md") for path in (root / folder).rglob(kind)]
-    return sorted(path for path in found if ".ipynb_checkpoints" not in path.parts)
+    return sorted(path for path in found if not NOT_OURS & set(path.relative_to(root).parts))
 
 
 def rendered(path, repository, root=ROOT):
