@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help lab test test-all notebooks bench links
+.PHONY: help lab test test-all notebooks bench matrix links
 
 help:
 	@echo "make lab                     open JupyterLab at the first notebook"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-all                that, then the slow tests and the browser tests"
 	@echo "make notebooks [NB='00 01']  run notebooks on the real images, write outputs and figures back"
 	@echo "make bench                   time the package against the usual training loop"
+	@echo "make matrix [ROWS=oldest]    every notebook on several Pythons, with current and oldest libraries"
 	@echo "make links [REPO=owner/name] stamp every link with this repository's address"
 	@echo "The first of them sets up $(VENV) (PYTHON=... picks the Python, 3.11 or newer)."
 
@@ -29,7 +30,10 @@ notebooks: $(VENV)/.test-installed
 bench: $(VENV)/.test-installed
 	@$(RUN) tools/bench.py
 
-# No .venv needed: the standard library is enough.
+# Neither needs .venv: the standard library is enough, and the matrix makes environments of its own.
+matrix:
+	@$(PYTHON) tools/matrix.py $(NB) $(if $(ROWS),--only $(ROWS)) $(if $(KEEP),--keep)
+
 links:
 	@$(PYTHON) tools/links.py $(if $(REPO),"$(REPO)")
 
