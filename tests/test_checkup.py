@@ -40,10 +40,11 @@ class Counting(Net):
 
     def __init__(self):
         super().__init__(norm=True, dropout=0.2)
-        self.calls, self.codes = 0, []
+        self.calls, self.codes, self.own = 0, [], torch.Generator().manual_seed(3)
 
     def forward(self, x):
         self.calls += 1
+        torch.rand(2, generator=self.own)
         outputs = super().forward(x)
         self.codes.append(outputs[1])
         self.last = outputs[1]
@@ -56,7 +57,7 @@ def test_model_and_random_state_are_bit_identical(training):
     model = Counting().train(training)
     model.encoder[2].eval()  # a mode of its own
     elbo(*(lambda r, mu, logvar: (r, images(), mu, logvar))(*model(images()))).backward()
-    before, codes, calls = state(model), list(model.codes), model.calls
+    before, codes, calls, own = state(model), list(model.codes), model.calls, model.own.get_state()
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     gradients = [p.grad for p in model.parameters()]
     vaelab.checkup(model, images(), elbo)
@@ -64,7 +65,7 @@ def test_model_and_random_state_are_bit_identical(training):
     assert [p.grad for p in model.parameters()] == gradients or all(
         p.grad is g for p, g in zip(model.parameters(), gradients, strict=True)
     )
-    assert model.calls == calls and model.codes == codes
+    assert model.calls == calls and model.codes == codes and torch.equal(model.own.get_state(), own)
     assert torch.equal(states[0], torch.get_rng_state())
     assert (states[1] == np.random.get_state()[1]).all() and states[2] == random.getstate()
 
@@ -78,6 +79,19 @@ def test_nothing_changes_when_the_model_or_the_loss_raises():
         assert same(before, state(model))
 
 
+def test_a_loss_with_a_memory_keeps_it():
+    class WarmUp:
+        step = 5
+
+        def __call__(self, r, x, mu, logvar):
+            self.step += 1
+            return elbo(r, x, mu, logvar) * min(1, self.step / 1000)
+
+    loss = WarmUp()
+    assert "stateful-loss" in [f.code for f in vaelab.checkup(Net(), images(), loss).findings]
+    assert loss.step == 5
+
+
 def test_a_likelihood_with_a_memory_keeps_it():
     model = vaelab.mlp_vae((1, 28, 28), 5, 50, vaelab.Gaussian("optimal")).train()
     before = copy.deepcopy(model.state_dict())
@@ -87,6 +101,30 @@ def test_a_likelihood_with_a_memory_keeps_it():
 
     vaelab.checkup(model, images(), loss)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_it_works_where_gradients_are_off():
+    model = Net()
+    report = vaelab.checkup(model, images(), elbo)
+    with torch.no_grad():
+        assert repr(vaelab.checkup(model, images(), elbo)) == repr(report)
+    with torch.inference_mode():
+        assert repr(vaelab.checkup(model, images(), elbo)) == repr(report)
+
+
+@pytest.mark.parametrize("std", [lambda logvar: (0.5 * logvar).exp(), lambda logvar: logvar.exp()])
+def test_noise_is_watched_and_may_be_worked_on_in_place(std):
+    class InPlace(Net):
+        def sample(self, mu, logvar):
+            noise = torch.randn_like(mu)
+            return noise.mul_(std(logvar)).add_(mu)
+
+    torch.manual_seed(0)
+    model = InPlace().train()
+    with torch.no_grad():
+        model.logvar.weight *= 20
+    report = vaelab.checkup(model, images(), elbo)
+    assert ("logvar" in report.serious) == (std(torch.ones(1)) > 2)
 
 
 def test_the_same_report_twice():

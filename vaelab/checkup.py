@@ -151,8 +151,8 @@ def checkup(
     Raises ValueError for x, a model, an adapter or a loss that cannot be used, and shows how to adapt.
     """
     _check(model, x, batch_size, beta_limits, sigma2_limits)
-    parts = [part for part in (loss, getattr(loss, "__self__", None)) if isinstance(part, torch.nn.Module)]
-    with untouched(model, *parts):
+    owners = model, loss, getattr(loss, "__self__", None)
+    with untouched(*owners), torch.inference_mode(False), torch.enable_grad():
         case = observe(model, x, loss, adapter, decode, batch_size or len(x), seed)
         case.beta_limits, case.sigma2_limits = beta_limits, sigma2_limits
         case.sigma_said, case.cliff, case.prior_accuracy = False, _cliff(case), None
@@ -228,7 +228,7 @@ def _shapes(case):
     if form.mixes:
         yield serious("shape-broadcast",
             "the gradient of one image's reconstruction turns when only other images change: every "
-            f"image is compared with every other. Shapes: {shapes}")
+            f"image is compared with every other. Shapes before the loss: {shapes}")
     elif form.refuses:
         n, why = next(iter(form.refuses.items()))
         sizes = ", ".join(map(str, form.coefficients))
@@ -435,7 +435,7 @@ def _dead(case, after_collapse=False):
         dead, share = layer.dead, layer.dead.float().mean().item()
         # An encoder that the KL has silenced dies by drift: just below zero, and its heads are small by then.
         consequence = case.constant and case.revived < 3 and layer.depth < 10 and share >= 0.9
-        if len(dead) < 8 or share < 0.5 or after_collapse != consequence:
+        if len(dead) < 8 or share < 0.75 or after_collapse != consequence:
             continue
         harmed = case.enough and case.mse > 0.8 * case.mean_image_mse
         say = serious if share >= 0.9 and harmed else note

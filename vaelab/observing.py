@@ -63,9 +63,11 @@ class Watch(TorchFunctionMode):
         output = func(*args, **(kwargs or {}))
         if isinstance(output, torch.Tensor) and output.is_floating_point():
             if name in NOISE:
+                self.noise.append(output)
                 if self.differentiate_noise and output.is_leaf:
                     output.requires_grad_()
-                self.noise.append(output)
+                    if torch.is_grad_enabled() and plain == name:
+                        output = output * 1  # no leaf any more, so that the model may work on it in place
             elif plain in BOUNDS or plain in OTHERS:
                 self.calls.append((plain, args[0] if args else None, output))
         return output
@@ -106,9 +108,15 @@ def _shares(a, b):
 
 
 @contextlib.contextmanager
-def untouched(*modules):
-    """After the block the modules' attributes, buffers and gradients and all random states are as before."""
-    saved = [_Snapshot(part) for module in modules for part in module.modules()]
+def untouched(*owners):
+    """After the block random states are as before, and so are the owners: modules, a loss with a memory."""
+    parts = []
+    for owner in owners:
+        if isinstance(owner, torch.nn.Module):
+            parts += owner.modules()
+        elif isinstance(getattr(owner, "__dict__", None), dict) and not inspect.ismodule(owner):
+            parts.append(owner)
+    saved = [_Snapshot(part) for part in parts]
     numpy_state, python_state = np.random.get_state(), random.getstate()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
@@ -122,22 +130,23 @@ def untouched(*modules):
 
 
 class _Snapshot:
-    """A module's attributes, its containers' contents and its tensors' values."""
+    """An object's attributes, its containers' contents, its tensors' values and its generators' states."""
 
-    def __init__(self, module):
-        self.module, self.attributes = module, dict(module.__dict__)
-        self.containers = [
-            (v, copy.copy(v)) for v in self.attributes.values() if isinstance(v, (dict, list, set))
-        ]
-        own = [*module._parameters.values(), *module._buffers.values()]
-        own += [v for v in self.attributes.values() if isinstance(v, torch.Tensor)]
-        own = [t for t in own if t is not None]
+    def __init__(self, owner):
+        self.owner, self.attributes = owner, dict(owner.__dict__)
+        values = list(self.attributes.values())
+        self.containers = [(v, copy.copy(v)) for v in values if isinstance(v, (dict, list, set))]
+        self.generators = [(v, v.get_state()) for v in values if isinstance(v, torch.Generator)]
+        values += [*getattr(owner, "_parameters", {}).values(), *getattr(owner, "_buffers", {}).values()]
+        own = [v for v in values if isinstance(v, torch.Tensor)]
         self.tensors = [(t, t.detach().clone(), t.grad if t.is_leaf else None) for t in own]
 
     @torch.no_grad()
     def restore(self):
-        self.module.__dict__.clear()
-        self.module.__dict__.update(self.attributes)
+        self.owner.__dict__.clear()
+        self.owner.__dict__.update(self.attributes)
+        for generator, state in self.generators:
+            generator.set_state(state)
         for container, contents in self.containers:
             if isinstance(container, list):
                 container[:] = contents
@@ -446,23 +455,28 @@ def _information(mu, logvar):
 
 def _train_mode(case, adapter, seed):
     """One differentiable pass in train mode, for the noise, and the error there against eval mode."""
+    case.model.train()
+    for differentiate in (True, False):  # a model may work in place on its noise: then it is only watched
+        try:
+            _train_pass(case, adapter, seed, differentiate)
+            break
+        except (ValueError, RuntimeError):  # e.g. BatchNorm refuses a single image in train mode
+            pass
+    case.model.eval()
+
+
+def _train_pass(case, adapter, seed, differentiate):
     model, batch = case.model, case.x[:128]
-    model.train()
-    try:
-        torch.manual_seed(seed)
-        with torch.enable_grad(), Watch(differentiate_noise=True) as watch:
-            r, mu, logvar = run(model, batch, adapter)
-        case.noise, case.noise_std = noise_scale(r, mu, watch, model.parameters(), seed)
-        case.noise_logvar = logvar.detach()
-        if case.enough:
-            with torch.no_grad():
-                case.deterministic = torch.equal(run(model, batch, adapter)[0], r.detach())
-            case.train_mse = (shown(case, r.detach()) - batch).double().square().mean().item()
-            case.eval_mse = (case.picture[: len(batch)] - batch).double().square().mean().item()
-    except (ValueError, RuntimeError):  # e.g. BatchNorm refuses a single image in train mode
-        pass
-    finally:
-        model.eval()
+    torch.manual_seed(seed)
+    with Watch(differentiate_noise=differentiate) as watch:
+        r, mu, logvar = run(model, batch, adapter)
+    case.noise, case.noise_std = noise_scale(r, mu, watch, model.parameters(), seed)
+    case.noise_logvar = logvar.detach()
+    if case.enough:
+        with torch.no_grad():
+            case.deterministic = torch.equal(run(model, batch, adapter)[0], r.detach())
+        case.train_mse = (shown(case, r.detach()) - batch).double().square().mean().item()
+        case.eval_mse = (case.picture[: len(batch)] - batch).double().square().mean().item()
 
 
 def _decoding(case, decode):

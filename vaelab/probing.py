@@ -105,6 +105,7 @@ class LossForm:
         return not (self.stateful or self.grows) and len(ratios) > 1 and max(ratios) > 1.01 * min(ratios)
 
 
+@torch.enable_grad()
 def probe_loss(loss, *, batch_size, shape, latent_shape, output_shape=None, own=None, nll=None, seed=0):
     """Recover a loss's form and coefficients from its gradients: a LossForm. Trains nothing.
 
