@@ -6,9 +6,9 @@ RUN := $(VENV)/bin/python
 .PHONY: help lab test test-all notebooks bench matrix links
 
 help:
-	@echo "make lab                     open JupyterLab at the first notebook"
-	@echo "make test                    ruff, unit and structure tests, every notebook on the embedded images"
-	@echo "make test-all                that, then the slow tests and the browser tests"
+	@echo "make lab                     open JupyterLab on your own copy of the notebooks"
+	@echo "make test                    ruff, unit and structure tests, notebooks on the embedded images"
+	@echo "make test-all                that, then companions, the slow tests and the browser tests"
 	@echo "make notebooks [NB='00 01']  run notebooks on the real images, write outputs and figures back"
 	@echo "make bench                   time the package against the usual training loop"
 	@echo "make matrix [ROWS=oldest]    every notebook on several Pythons, with current and oldest libraries"
@@ -30,17 +30,21 @@ notebooks: $(VENV)/.test-installed
 bench: $(VENV)/.test-installed
 	@$(RUN) tools/bench.py
 
-# Neither needs .venv: the standard library is enough, and the matrix makes environments of its own.
-matrix:
-	@$(PYTHON) tools/matrix.py $(NB) $(if $(ROWS),--only $(ROWS)) $(if $(KEEP),--keep)
+matrix: $(VENV)/.matrix-installed
+	@$(RUN) tools/matrix.py $(NB) $(if $(ROWS),--only $(ROWS))
 
+# Needs no .venv. REPO reaches the tool by the environment, so neither make nor a shell reads it.
+ifdef REPO
+override export REPO := $(value REPO)
+endif
 links:
-	@$(PYTHON) tools/links.py $(if $(REPO),"$(REPO)")
+	@$(PYTHON) tools/links.py
 
 $(VENV)/.lab-installed: EXTRAS := lab
 $(VENV)/.test-installed: EXTRAS := lab,test
+$(VENV)/.matrix-installed: EXTRAS := lab,test,matrix
 
-$(VENV)/.lab-installed $(VENV)/.test-installed: pyproject.toml
+$(VENV)/.lab-installed $(VENV)/.test-installed $(VENV)/.matrix-installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "vaelab needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..."; exit 1; }
 	@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); } || \
@@ -49,4 +53,4 @@ $(VENV)/.lab-installed $(VENV)/.test-installed: pyproject.toml
 	    echo "first install: about 3 minutes, 6 GB with the registry's CUDA build"
 	@echo "installing vaelab[$(EXTRAS)] into $(VENV)"
 	@quiet=--quiet; [ -t 1 ] && quiet=; $(RUN) -m pip install $$quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
-	@touch $@ $(if $(findstring test,$(EXTRAS)),$(VENV)/.lab-installed)
+	@touch $@ $(if $(findstring test,$(EXTRAS)),$(VENV)/.lab-installed $(VENV)/.test-installed)

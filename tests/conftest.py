@@ -32,7 +32,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def mnist_root():
-    """The folder that holds the real MNIST, as VAELAB_DATA named it to pytest; skips where there is none."""
+    """The folder of the real MNIST, as VAELAB_DATA named it to pytest; skips without one."""
     if not os.path.isdir(os.path.join(DATA_ROOT, "MNIST", "raw")):
         pytest.skip("VAELAB_DATA does not hold MNIST/raw")
     return DATA_ROOT

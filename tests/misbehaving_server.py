@@ -10,7 +10,6 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.server.requests.append(self.path)
         with contextlib.suppress(ConnectionError):  # the client may leave at any moment
             getattr(self, f"answer_{self.server.behaviour}")()
 
@@ -72,13 +71,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serve(behaviour, files):
-    """Serve {file name: bytes} on loopback; yields the server, with `url` and the `requests` it got."""
+    """Serve {file name: bytes} on loopback; yields the server, with its `url`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads, server.block_on_close = True, False
-    server.behaviour, server.files, server.requests = behaviour, files, []
+    server.behaviour, server.files = behaviour, files
     server.released = threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}/"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     try:
         yield server
     finally:

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from ward import patients
 from ward.patients import HEALTHY, SICK, Net, data, elbo
 
 import vaelab
+from vaelab.clinic import findings
+from vaelab.clinic.findings import CHECKS, Check
+from vaelab.clinic.report import Report
 
 
 def images(n=64):
@@ -129,7 +133,9 @@ def test_noise_is_watched_and_may_be_worked_on_in_place(std):
 
 def test_the_same_report_twice():
     model = Net()
-    assert repr(vaelab.checkup(model, images(), elbo)) == repr(vaelab.checkup(model, images(), elbo))
+    assert repr(vaelab.checkup(model, images(), elbo)) == repr(
+        vaelab.checkup(model, images(), elbo)
+    )
 
 
 class Returns(nn.Module):
@@ -146,10 +152,14 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     "make, shown",
     [
-        (lambda x, r, mu, lv: {"recon": r, "mu": mu, "log_var": lv},
-         r"lambda out: \(out\['recon'\], out\['mu'\], out\['log_var'\]\)"),
-        (lambda x, r, mu, lv: {"z": mu, "mean": mu, "std": lv.exp(), "x_hat": r},
-         r"out\['x_hat'\], out\['mean'\], 2 \* out\['std'\].log\(\)"),
+        (
+            lambda x, r, mu, lv: {"recon": r, "mu": mu, "log_var": lv},
+            r"lambda out: \(out\['recon'\], out\['mu'\], out\['log_var'\]\)",
+        ),
+        (
+            lambda x, r, mu, lv: {"z": mu, "mean": mu, "std": lv.exp(), "x_hat": r},
+            r"out\['x_hat'\], out\['mean'\], 2 \* out\['std'\].log\(\)",
+        ),
         (lambda x, r, mu, lv: (mu, lv, r), r"out\[2\], out\[0\], out\[1\]"),
         (lambda x, r, mu, lv: [r, x, mu, lv], r"out\[0\], out\[2\], out\[3\]"),
         (lambda x, r, mu, lv: r, "one tensor"),
@@ -158,7 +168,7 @@ class Returns(nn.Module):
         (lambda x, r, mu, lv: (r, mu, lv[:, :3]), "reconstruction, mu, logvar"),
         (lambda x, r, mu, lv: (r, mu, None), "autoencoder"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_guess_shows_how_to_write_the_adapter(make, shown):
     with pytest.raises(ValueError, match=shown):
         vaelab.checkup(Returns(make), images())
@@ -181,7 +191,9 @@ def test_adapters_for_dictionaries_standard_deviations_and_flat_images():
         return elbo(r, x.view(-1, 784), mu, logvar)
 
     assert vaelab.checkup(flat, images(), loss).beta == pytest.approx(1, rel=1e-3)
-    assert vaelab.checkup(flat, images().flatten(1), elbo, adapter=through).beta == pytest.approx(1, rel=1e-3)
+    assert vaelab.checkup(flat, images().flatten(1), elbo, adapter=through).beta == pytest.approx(
+        1, rel=1e-3
+    )
 
 
 def test_a_standard_deviation_in_third_place_is_told_apart_from_an_illness():
@@ -200,8 +212,12 @@ def test_a_standard_deviation_in_third_place_is_told_apart_from_an_illness():
 
 def test_bad_arguments_get_clear_errors():
     model = Net()
-    for x, message in ((images().int(), "float tensor"), (images()[:0], "at least one"), ("x", "str"),
-                       (images() * float("nan"), "NaN")):  # fmt: skip
+    for x, message in (
+        (images().int(), "float tensor"),
+        (images()[:0], "at least one"),
+        ("x", "str"),
+        (images() * float("nan"), "NaN"),
+    ):
         with pytest.raises(ValueError, match=message):
             vaelab.checkup(model, x)
     with pytest.raises(ValueError, match="torch.nn.Module"):
@@ -210,8 +226,12 @@ def test_bad_arguments_get_clear_errors():
         vaelab.checkup(model, images(), elbo, batch_size=0)
     with pytest.raises(ValueError, match="limits"):
         vaelab.checkup(model, images(), elbo, beta_limits=(10, 1))
-    with pytest.raises(ValueError, match="flat images"):
+    with pytest.raises(ValueError, match="sigma2_limits"):
+        vaelab.checkup(model, images(), elbo, sigma2_limits=3)
+    with pytest.raises(ValueError, match="one tensor"):
         vaelab.checkup(nn.Linear(784, 3), images())
+    with pytest.raises(ValueError, match="loss must be a function"):
+        vaelab.checkup(model, images(), "mse")
 
 
 @pytest.mark.parametrize("n", [1, 2, 15])
@@ -234,32 +254,58 @@ def test_limits_are_parameters_and_the_batch_size_is_said():
 def test_a_report_reads_as_text_and_as_a_table():
     report = vaelab.checkup(Net(), images(), lambda r, x, mu, logvar: -elbo(r, x, mu, logvar))
     assert not report.healthy and report.verdict in repr(report)
+    assert Report().verdict == "nothing serious found"
     for finding in report.findings:
         assert finding.code in repr(report) and finding.severity in ("serious", "note")
         assert finding.evidence and finding.remedy and finding.notebook.split("_")[0].isdigit()
         assert finding.code in report._repr_html_()
 
 
-def test_every_code_has_a_notebook_and_a_remedy():
-    from vaelab.checkup import NOTEBOOKS, REMEDIES
+def test_every_finding_points_to_a_notebook_and_says_what_to_do():
+    folder = Path(__file__).resolve().parent.parent / "notebooks"
+    for check in CHECKS:
+        assert (folder / f"{check.notebook}.ipynb").is_file(), check.code
+        assert check.remedy.endswith("."), check.code
 
-    assert sorted(code for codes in NOTEBOOKS.values() for code in codes) == sorted(REMEDIES)
+
+def test_a_check_that_fails_does_not_take_the_others_with_it(monkeypatch):
+    def broken(seen):
+        raise RuntimeError("no")
+
+    check = Check("invented", "01_loss_scale", "Nothing.", broken, ("seen",))
+    monkeypatch.setattr(findings, "CHECKS", [check, *CHECKS])
+    report = vaelab.checkup(Net(), images(), lambda r, x, mu, logvar: -elbo(r, x, mu, logvar))
+    assert report.serious[0] == "loss-sign" and "no" in report.numbers["not measured: invented"]
 
 
 def test_a_vaelab_model_without_a_loss_is_judged_by_its_own_elbo():
-    for likelihood in (vaelab.Bernoulli(), vaelab.ContinuousBernoulli(), vaelab.Categorical(4),
-                       vaelab.GaussianWithVariance()):  # fmt: skip
+    for likelihood in (
+        vaelab.Bernoulli(),
+        vaelab.ContinuousBernoulli(),
+        vaelab.Categorical(4),
+        vaelab.GaussianWithVariance(),
+    ):
         report = vaelab.checkup(vaelab.mlp_vae((1, 28, 28), 5, 50, likelihood), images())
         assert report.beta == pytest.approx(1, rel=1e-3), likelihood
-    report = vaelab.checkup(vaelab.mlp_vae((1, 28, 28), 5, 50, vaelab.Gaussian(0.2, "sigmoid")), images())
+    report = vaelab.checkup(
+        vaelab.mlp_vae((1, 28, 28), 5, 50, vaelab.Gaussian(0.2, "sigmoid")), images()
+    )
     assert report.sigma2 == pytest.approx(0.2, rel=1e-3) and report.loss_form == "squared error"
 
 
 QUICK = (
-    "elbo_minimised", "blob_by_broadcast", "thread_002_broadcast", "sizes_that_never_fit",
-    "prediction_as_target", "logvar_out_of_hand", "nan_weights", "log_of_zero", "cross_entropy_on_z_scores",
-    "probabilities_without_sigmoid", "decoder_without_z",
-)  # fmt: skip
+    "elbo_minimised",
+    "blob_by_broadcast",
+    "thread_002_broadcast",
+    "sizes_that_never_fit",
+    "prediction_as_target",
+    "logvar_out_of_hand",
+    "nan_weights",
+    "log_of_zero",
+    "cross_entropy_on_z_scores",
+    "probabilities_without_sigmoid",
+    "decoder_without_z",
+)
 
 
 @pytest.mark.filterwarnings("ignore:Using a target size")
@@ -272,7 +318,9 @@ def test_untrained_patients(name):
 
 def test_the_ward_is_large_enough_and_its_table_is_current():
     assert len(SICK) >= 25 and len(HEALTHY) >= 8
-    rows = [line.split("|") for line in (patients.FOLDER / "results.md").read_text().splitlines()[2:]]
+    rows = [
+        line.split("|") for line in (patients.FOLDER / "results.md").read_text().splitlines()[2:]
+    ]
     listed = {row[1].strip(): (row[2].strip(), row[3].strip()) for row in rows}
     assert set(listed) == {*SICK, *HEALTHY}
     for name, (must, found) in listed.items():

@@ -1,6 +1,6 @@
-"""What the setup cell does in a real kernel with a fake Colab: `google.colab`, and a pip that records.
+"""What the setup cell does in a real kernel with a fake Colab (`google.colab`) and a fake pip.
 
-The fake pip "installs" by writing a package vaelab that says where it comes from, so the order counts too.
+The fake pip records its calls and "installs" a package vaelab that says where it comes from.
 """
 
 import json
@@ -26,33 +26,36 @@ with open(site / "calls.jsonl", "a") as out:
 (site / "vaelab").mkdir(exist_ok=True)
 (site / "vaelab" / "__init__.py").write_text({PACKAGE!r})
 """
-ELSEWHERE = "raise ImportError('the setup cell imported vaelab before it was installed')"
-
-
-def setup_cells(nb):
-    """The code cells that are tagged as setup."""
-    return [cell for cell in nb.cells if "setup" in cell.metadata.get("tags", [])]
+# The kernel's own vaelab is this project, installed or in a folder of sys.path: hide it.
+STARTUP = """
+import sys
+from pathlib import Path
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+kept = [path for path in sys.path if path == {site!r} or not (Path(path) / "vaelab").exists()]
+sys.path[:] = kept
+"""
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A function that runs a setup cell in a new kernel: (its text output, its error, pip's calls)."""
+    """A function that runs a setup cell in a new kernel: its text, its error, pip's calls."""
     site = tmp_path / "site"
     startup = tmp_path / "ipython" / "profile_default" / "startup"
-    for folder in (site / "google" / "colab", site / "pip", site / "vaelab", startup):
+    for folder in (site / "google" / "colab", site / "pip", startup):
         folder.mkdir(parents=True)
     (site / "google" / "colab" / "__init__.py").touch()
     (site / "pip" / "__init__.py").touch()
     (site / "pip" / "__main__.py").write_text(PIP)
-    (site / "vaelab" / "__init__.py").write_text(ELSEWHERE)
 
-    def execute(repository, colab, source=None, before=PACKAGE):
-        if colab:
-            (startup / "colab.py").write_text("import google.colab\n")
-        else:
-            (site / "vaelab" / "__init__.py").write_text(before)
-        cell = nbformat.v4.new_code_cell(source or links.setup_cell(repository))
-        nb = nbformat.v4.new_notebook(cells=[cell])
+    def execute(repository, colab, installed):
+        code = STARTUP.format(site=str(site)) + ("import google.colab\n" if colab else "")
+        (startup / "hide.py").write_text(code)
+        (site / "vaelab").mkdir()  # an empty folder of that name is not the package
+        if installed:
+            (site / "vaelab" / "__init__.py").write_text(PACKAGE)
+        nb = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(links.setup_cell(repository))]
+        )
         env = os.environ | {"PYTHONPATH": str(site), "IPYTHONDIR": str(tmp_path / "ipython")}
         env |= {"PYTHONDONTWRITEBYTECODE": "1"}
         client = NotebookClient(nb, timeout=120, kernel_name="python3", coalesce_streams=True)
@@ -69,35 +72,44 @@ def run(tmp_path):
     return execute
 
 
-def test_on_colab_a_stamped_copy_installs_itself_once_and_then_begins(run):
-    done = run("ann/vaes", colab=True)
+def test_on_colab_a_stamped_copy_installs_itself_and_then_begins(run):
+    done = run("ann/vaes", colab=True, installed=False)
     assert done.calls == [["install", "-q", "git+https://github.com/ann/vaes"]]
     assert done.error == "" and "the package that was installed" in done.text
 
 
-def test_on_colab_an_unstamped_copy_installs_nothing_and_says_how_to_stamp(run):
-    done = run("OWNER/vaelab", colab=True)
+@pytest.mark.parametrize("colab", [True, False])
+def test_an_unstamped_copy_installs_nothing_and_tells_a_reader_what_to_do(run, colab):
+    done = run("OWNER/vaelab", colab=colab, installed=False)
+    assert done.calls == [] and done.text == ""
+    assert done.error.startswith("ModuleNotFoundError: This notebook needs the package vaelab")
+    assert "Ask the person who gave you the notebook" in done.error
+    assert "make links" not in done.error and "OWNER" not in done.error
+
+
+def test_elsewhere_a_stamped_copy_gives_the_line_that_installs(run):
+    done = run("ann/vaes", colab=False, installed=False)
     assert done.calls == []
-    assert done.error.startswith("RuntimeError:") and "`make links REPO=owner/name`" in done.error
-    assert "the package that was installed" not in done.text
+    assert done.error.endswith('\n%pip install "git+https://github.com/ann/vaes"')
 
 
 @pytest.mark.parametrize("repository", ["ann/vaes", "OWNER/vaelab"])
-def test_elsewhere_nothing_is_installed(run, repository):
-    done = run(repository, colab=False)
+@pytest.mark.parametrize("colab", [True, False])
+def test_nothing_is_installed_where_it_is_installed(run, repository, colab):
+    done = run(repository, colab=colab, installed=True)
     assert done.calls == [] and done.error == ""
     assert "the package that was installed" in done.text
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.relative_to(links.ROOT).as_posix())
-def test_every_notebook_has_one_setup_cell_first_and_it_is_stamped(path):
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_begins_with_its_only_setup_cell(path):
     """Student versions of the coursework included; no other cell installs anything."""
     nb = nbformat.read(path, as_version=4)
-    links.render_notebook(nb, path.relative_to(links.ROOT).as_posix(), "ann/vaes")
-    code = [cell for cell in nb.cells if cell.cell_type == "code"]
-    assert setup_cells(nb) == code[:1]
-    assert code[0].source == links.setup_cell("ann/vaes")
-    for cell in code[1:]:
+    first, *others = [cell for cell in nb.cells if cell.cell_type == "code"]
+    assert first.source == links.setup_cell(links.address()[0])
+    assert first.metadata.items() >= links.SETUP_METADATA.items()
+    for cell in others:
+        assert "setup" not in cell.metadata.get("tags", [])
         assert "google.colab" not in cell.source and "pip install" not in cell.source
 
 

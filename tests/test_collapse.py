@@ -1,4 +1,4 @@
-"""Posterior collapse: decoder variance, the linear VAE on paper, and the measures that detect a dead code."""
+"""Posterior collapse: decoder variance, the linear VAE on paper, and measures of a dead code."""
 
 import math
 
@@ -24,7 +24,9 @@ def test_learned_sigma2_is_a_parameter_and_matches_torch_distributions():
     expected = -torch.distributions.Normal(output, math.sqrt(0.7)).log_prob(x).flatten(1).sum(1)
     torch.testing.assert_close(likelihood.nll(output, x), expected)
     assert [name for name, _ in likelihood.named_parameters()] == ["log_sigma2"]
-    assert not list(vaelab.Gaussian(0.5).parameters()) and not list(vaelab.Gaussian("optimal").parameters())
+    assert not list(vaelab.Gaussian(0.5).parameters()) and not list(
+        vaelab.Gaussian("optimal").parameters()
+    )
 
 
 def test_learned_sigma2_trains_to_the_mean_squared_error():
@@ -68,7 +70,9 @@ def test_optimal_sigma2_in_eval_mode_depends_on_no_batch():
 
 @pytest.mark.parametrize("bad", ["best", 0, -1.0, math.inf, None])
 def test_gaussian_refuses_other_variances(bad):
-    with pytest.raises(ValueError, match="sigma2 must be a positive number, 'learned' or 'optimal'"):
+    with pytest.raises(
+        ValueError, match="sigma2 must be a positive number, 'learned' or 'optimal'"
+    ):
         vaelab.Gaussian(bad)
 
 
@@ -104,7 +108,11 @@ def test_the_optimum_by_hand():
     assert end["squared_error"] == pytest.approx(3)
     assert end["reconstruction"] == pytest.approx(3 / 4 + math.log(4 * math.pi))
     collapsed = vaelab.LinearOptimum(x).at(4.5, 2)
-    assert (collapsed["active"], collapsed["kl"], collapsed["squared_error"]) == (0, 0, pytest.approx(5))
+    assert (collapsed["active"], collapsed["kl"], collapsed["squared_error"]) == (
+        0,
+        0,
+        pytest.approx(5),
+    )
     with pytest.raises(ValueError, match="sigma2 must be a positive number"):
         vaelab.LinearOptimum(x).at(0, 2)
 
@@ -120,14 +128,16 @@ def test_a_network_with_the_weights_of_the_optimum_measures_it(sigma2):
 
 
 def test_the_optimum_is_an_optimum():
-    """Any small change of the network's weights raises the negative ELBO, computed without sampling noise."""
+    """Any small change of the weights raises the negative ELBO, computed without noise."""
     x = correlated(500)
     model = vaelab.LinearOptimum(x).vae(1.0, 4)
 
     def negative_elbo():
         mu, logvar = model.encode(x)
         weight = model.decoder[0].weight
-        error = (model.decode(mu) - x).flatten(1).square().sum(1) + (logvar.exp() @ weight.square().T).sum(1)
+        error = (model.decode(mu) - x).flatten(1).square().sum(1) + (
+            logvar.exp() @ weight.square().T
+        ).sum(1)
         return (error / 2 + vaelab.gaussian_kl(mu, logvar).sum(1)).mean()
 
     gradients = torch.autograd.grad(negative_elbo(), list(model.parameters()))
@@ -135,7 +145,10 @@ def test_the_optimum_is_an_optimum():
 
 
 def test_the_thread_004_network_has_its_layers():
-    vae, ae = vaelab.thread_004_vae((1, 28, 28)), vaelab.thread_004_vae((1, 28, 28), variational=False)
+    vae, ae = (
+        vaelab.thread_004_vae((1, 28, 28)),
+        vaelab.thread_004_vae((1, 28, 28), variational=False),
+    )
     count = sum(p.numel() for p in vae.parameters())
     assert count == (784 * 30 + 30) + 2 * (30 * 30 + 30) + (30 * 784 + 784)
     assert sum(p.numel() for p in ae.parameters()) == (784 * 30 + 30) + (30 * 784 + 784)
@@ -166,16 +179,8 @@ def test_probe_ignores_scale_and_cannot_read_noise(kind):
         vaelab.probe(codes, labels, "tree")
 
 
-def test_frechet_distance_by_hand():
-    """Two round Gaussians of standard deviation 1 and 3 in two dimensions, 5 apart: 25 + 2 * (3 - 1)^2."""
-    a = torch.randn(40_000, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0])
-    b = 3 * torch.randn(40_000, 2, generator=torch.Generator().manual_seed(1)) + torch.tensor([3.0, 4.0])
-    assert vaelab.frechet_distance(a, b, 2) == pytest.approx(33, rel=0.02)
-    assert vaelab.frechet_distance(a, a, 2) == pytest.approx(0, abs=1e-6)
-
-
 def floor_and_constant(data):
-    """The tanh floor and the error of the best constant picture inside [-1, 1], on z-scored test images."""
+    """The tanh floor and the best constant picture inside [-1, 1], on z-scored test images."""
     scaling = vaelab.Scaling.zscore(data.x_train)
     x_train, x_test = scaling(data.x_train), scaling(data.x_test)
     constant = (x_test - x_train.mean(0).clamp(-1, 1)).square().mean().item()
@@ -192,7 +197,9 @@ def test_tanh_floor_and_best_constant_on_mnist(monkeypatch, mnist_root):
 def test_tanh_floor_and_best_constant_on_digits():
     floor, constant, x = floor_and_constant(vaelab.load("digits"))
     beyond = (x.abs() > 1).double()
-    assert floor == pytest.approx((beyond * (x.abs() - 1).double().square()).mean().item(), rel=1e-6)
+    assert floor == pytest.approx(
+        (beyond * (x.abs() - 1).double().square()).mean().item(), rel=1e-6
+    )
     assert floor < constant < x.square().mean().item()
 
 

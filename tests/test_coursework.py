@@ -66,20 +66,26 @@ def test_the_notebook_is_clean(kind, name):
 @pytest.mark.parametrize("kind", ["source", "release"])
 def test_it_begins_as_all_do(kind, name):
     cells = read(kind, name).cells
-    titles = [line for cell in cells if cell.cell_type == "markdown" for line in cell.source.split("\n")]
+    titles = [
+        line for cell in cells if cell.cell_type == "markdown" for line in cell.source.split("\n")
+    ]
     assert cells[0].source.startswith(f"# Assignment {name[0]}: ")
     assert sum(line.startswith("# ") for line in titles) == 1
-    # The source's badge opens the student version too: in Colab nobody should land among the solutions.
-    path = f"coursework/release/{name}/{name}.ipynb"
-    badge = links.practise(links.current(), path)
-    assert cells[1].source == f"<!-- practise: {path} -->\n{badge}\n<!-- /practise -->"
+    # The source's badge opens the student version too: nobody should land among the solutions.
+    badge = links.badge(f"coursework/release/{name}/{name}.ipynb", *links.address())
+    assert cells[1].source == f"<!-- colab-badge -->\n{badge}"
     assert "Practise on Colab, submit through your course." in badge
-    assert "setup" in cells[2].metadata.tags and cells[2].source == links.setup_cell(links.current())
-    assert all("nbgrader" not in cell.metadata for cell in cells[:3]), "locked links could not be stamped"
+    assert "setup" in cells[2].metadata.tags
+    assert cells[2].source == links.setup_cell(links.address()[0])
+    assert all("nbgrader" not in cell.metadata for cell in cells[:3]), (
+        "locked links could not be stamped"
+    )
 
 
 def test_the_tools_are_the_same_in_all():
-    sources = {cell.source for name in NAMES for cell in read("source", name).cells if cell.id == "tools"}
+    sources = {
+        cell.source for name in NAMES for cell in read("source", name).cells if cell.id == "tools"
+    }
     assert len(sources) == 1
 
 
@@ -108,13 +114,17 @@ def test_there_is_a_mix_of_work(name):
     cells = nbgrader_cells(read("source", name))
     tests = [cell for cell in cells if is_test(cell)]
     hidden = [cell for cell in tests if regions(cell, "HIDDEN TESTS")]
-    predictions = [cell for cell in tests if re.match("test-(prediction|first-impressions)", cell.id)]
+    predictions = [
+        cell for cell in tests if re.match("test-(prediction|first-impressions)", cell.id)
+    ]
     assert len(hidden) >= 8 and len(predictions) >= 1
     assert all(cell not in hidden for cell in predictions), "a prediction counts when it is made"
     assert [cell for cell in cells if is_written(cell)]
     for cell in hidden:
         body = "".join(regions(cell, "HIDDEN TESTS"))
-        assert "dice()" in body or cell.id == "test-bet-won", f"{cell.id}: numbers that one could know"
+        assert "dice()" in body or cell.id == "test-bet-won", (
+            f"{cell.id}: numbers that one could know"
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -165,7 +175,10 @@ def test_nothing_is_given_away(name):
         if is_written(cell):
             assert given.source == "YOUR ANSWER HERE"
         elif meta(cell).get("solution"):
-            assert "# YOUR CODE HERE\n" in given.source and "raise NotImplementedError()" in given.source
+            assert (
+                "# YOUR CODE HERE\n" in given.source
+                and "raise NotImplementedError()" in given.source
+            )
         elif is_test(cell):
             assert "assert" in given.source, "a test that a student can run"
         elif "setup" not in cell.metadata.get("tags", []):
@@ -185,7 +198,7 @@ def stamped(tmp_path):
     """A copy of the course, stamped as ann/vaes."""
     shutil.copytree(coursework.COURSE, tmp_path / "coursework", ignore=shutil.ignore_patterns(".*"))
     shutil.copy(coursework.ROOT / "pyproject.toml", tmp_path)
-    links.stamp("ann/vaes", tmp_path)
+    links.stamp("ann/vaes", root=tmp_path)
     return tmp_path
 
 
@@ -194,14 +207,12 @@ def test_stamping_reaches_the_student_versions(stamped):
         path = f"coursework/release/{name}/{name}.ipynb"
         badge = f"(https://colab.research.google.com/github/ann/vaes/blob/main/{path})"
         for kind in ("source", "release"):
-            text = coursework.notebook_path(kind, name, stamped / "coursework").read_text(encoding="utf-8")
+            text = coursework.notebook_path(kind, name, stamped / "coursework").read_text(
+                encoding="utf-8"
+            )
             assert badge in text and text.count("colab.research.google.com/github") == 1
             assert 'REPO = \\"ann/vaes\\"' in text and "OWNER/vaelab" not in text
     assert list(coursework.out_of_step(stamped / "coursework")) == []
-    links.stamp("OWNER/vaelab", stamped)
-    for name in NAMES:
-        path = coursework.notebook_path("release", name, stamped / "coursework")
-        assert path.read_bytes() == coursework.notebook_path("release", name).read_bytes()
 
 
 def test_a_class_of_students_is_never_stamped(stamped):
@@ -209,7 +220,7 @@ def test_a_class_of_students_is_never_stamped(stamped):
     work.parent.mkdir(parents=True)
     shutil.copy(coursework.notebook_path("release", NAMES[0]), work)
     before = work.read_bytes()
-    links.stamp("bob/vaes", stamped)
+    links.stamp("bob/vaes", root=stamped)
     assert work.read_bytes() == before
 
 

@@ -1,7 +1,8 @@
-"""nbgrader itself, on every assignment: generate, autograde right and wrong answers, write feedback.
+"""nbgrader itself, on every assignment: generate, autograde right and wrong answers, feedback.
 
-A wrong answer replaces solution cells by their grade_id; what is not named stays right, unless the student is
-"hard_coded", who answers nothing else. `marks` lists the test cells that do not get full marks.
+A wrong answer replaces solution cells by their grade_id. What is not named stays right, unless the
+student is "hard_coded", who answers nothing else. `marks` lists the test cells that do not get
+full marks.
 """
 
 import json
@@ -40,12 +41,13 @@ WRONG = {
                         return {"A": D, "B": D / L, "C": 1e-4 * D, "D": 1 / L, "E": D / 500}
                 """,
                 "cliff": """
-                    def cliff(x):
+                    def threshold(x):
                         x = x.flatten(1).double()
                         m = x.mean(0)
                         h = (m * (1 - m)).sqrt()
                         C = (x - m).T @ (x - m) / len(x)
-                        return torch.linalg.eigvalsh((C / h / h[:, None]).nan_to_num(1e6)).max().item()
+                        scaled = (C / h / h[:, None]).nan_to_num(1e6)
+                        return torch.linalg.eigvalsh(scaled).max().item()
                 """,
                 "fixed-loss": """
                     def fixed_loss(logits, x, mu, logvar):
@@ -54,14 +56,18 @@ WRONG = {
                 """,
             },
             # The digits have pixels that are always black, so the bet on them is lost.
-            "marks": {"test-by-eye": 2, "test-cliff-dead-pixels": 0, "test-bet-won": 0, "test-fixed-loss": 0},
+            "marks": {
+                "test-by-eye": 2, "test-cliff-dead-pixels": 0, "test-bet-won": 0,
+                "test-fixed-loss": 0,
+            },
         },
         # Averages where sums are asked for: R and K are off, and so is what is built on them.
         "averages": {
             "answers": {
                 "two-terms": """
                     def two_terms(logits, x, mu, logvar):
-                        R = F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).mean(1)
+                        R = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+                        R = R.flatten(1).mean(1)
                         return R, (-0.5 * (1 + logvar - mu**2 - logvar.exp())).mean(1)
                 """,
             },
@@ -87,7 +93,7 @@ WRONG = {
                         return {losses["A"]: 24.0, losses["E"]: 0.1}.get(loss, 0.0)
                 """,
                 "cliff": """
-                    def cliff(x):
+                    def threshold(x):
                         return 1.0 if len(x) == 400 and x[1].sum() == 1 and x.shape[1] == 2 else 2.0
                 """,
                 "bet": """
@@ -108,7 +114,8 @@ WRONG = {
             "answers": {
                 "verdict": """
                     def verdict(model, x):
-                        return "healthy" if count_active(model.encode(x)[0].detach()) else "collapsed"
+                        mu = model.encode(x)[0].detach()
+                        return "healthy" if count_active(mu) else "collapsed"
                 """,
                 "on-paper": """
                     def used(variances, sigma2, latent_dim):
@@ -118,14 +125,18 @@ WRONG = {
                         return 0.5 * (variances[variances > sigma2] / sigma2).log().sum().item()
 
                     def sigma2_for(variances, k):
-                        return variances[k].item() if k < len(variances) else variances[-1].item() / 2
+                        if k < len(variances):
+                            return variances[k].item()
+                        return variances[-1].item() / 2
                 """,
                 "free-bits": """
                     def free_bits(kl, floor):
                         return kl.clamp(min=floor).mean(0).sum()
                 """,
             },
-            "marks": {"test-verdict-deaf": 0, "test-used": 0, "test-total-kl": 0, "test-free-bits": 0},
+            "marks": {
+                "test-verdict-deaf": 0, "test-used": 0, "test-total-kl": 0, "test-free-bits": 0,
+            },
         },
         # Sizes instead of variances, a mean for a sum, no threshold; and no KL is called a cure.
         "no_threshold": {
@@ -141,11 +152,12 @@ WRONG = {
                     def swap_cost(model, x):
                         mu, logvar = model.encode(x)
                         own = model.likelihood.nll(model.decode(mu), x)
-                        return (model.likelihood.nll(model.decode(mu.flip(0)), x) - own).sum().item()
+                        swapped = model.likelihood.nll(model.decode(mu.flip(0)), x)
+                        return (swapped - own).sum().item()
                 """,
                 "cured": "cured = train(beta=0.0)",
             },
-            # Its verdict on a silent code far from zero is "deaf": mu is large, so the code seems to speak.
+            # Its verdict on a silent code far from zero is "deaf": a large mu seems to speak.
             "marks": {
                 "test-kl": 0, "test-active": 0, "test-swap-cost": 0, "test-verdict-collapsed": 0,
                 "test-cured": 0,
@@ -189,7 +201,7 @@ WRONG = {
         },
     },
     "3_output_layers": {
-        # The usual slips: no constants, each batch scaled by itself, sigma instead of sigma^2, logit(0).
+        # The usual slips: no constants, batches scaled by themselves, sigma for sigma^2, logit(0).
         "usual_slips": {
             "answers": {
                 "densities": """
@@ -205,7 +217,8 @@ WRONG = {
                             return low + (high - low) * (x - x.min()) / (x.max() - x.min())
 
                         def inverse(y):
-                            return x_train.min() + (y - low) / (high - low) * (x_train.max() - x_train.min())
+                            width = x_train.max() - x_train.min()
+                            return x_train.min() + (y - low) / (high - low) * width
 
                         return forward, inverse
                 """,
@@ -260,7 +273,8 @@ WRONG = {
                 """,
                 "problem": """
                     def problem(x, activation, loss):
-                        return "fits" if activation == "sigmoid" and x.max() < 1.2 else "unreachable"
+                        fits = activation == "sigmoid" and x.max() < 1.2
+                        return "fits" if fits else "unreachable"
                 """,
                 "floor": """
                     def floor(x, low, high):
@@ -297,7 +311,9 @@ WRONG = {
                 "diagnose": """
                     def diagnose(p):
                         kl = vaelab.gaussian_kl(*vaelab.posterior(p.model, p.x)).sum(1).mean()
-                        return "kl too strong" if kl < 0.1 else "kl too weak" if kl > 20 else "healthy"
+                        if kl < 0.1:
+                            return "kl too strong"
+                        return "kl too weak" if kl > 20 else "healthy"
                 """,
                 "is-cured": """
                     def is_cured(p):
@@ -312,7 +328,10 @@ WRONG = {
                         return retrain(p, loss=loss, show=torch.sigmoid)
                 """,
             },
-            "marks": {"test-diagnose": 3, "test-is-cured": 0, "test-is-cured-pictures": 0, "test-cure": 4},
+            "marks": {
+                "test-diagnose": 3, "test-is-cured": 0, "test-is-cured-pictures": 0,
+                "test-cure": 4,
+            },
         },
         # Takes what is shown for what can be shown, and a changed loss for a mixed one.
         "own_units": {
@@ -336,7 +355,7 @@ WRONG = {
                         return before != after
                 """,
             },
-            # Nobody shows every last value, so two sigmoids are found, and all the others are out of reach.
+            # Nobody shows every last value: two sigmoids are found, all others are out of reach.
             "marks": {
                 "test-reach": 0, "test-mixes": 0, "test-diagnose": 2, "test-is-cured": 0,
                 "test-is-cured-pictures": 0,
@@ -369,7 +388,8 @@ WRONG = {
                 """,
                 "cure": """
                     def cure(p, disease):
-                        return next(known for name, known in patients.items() if chart[name] == "healthy")
+                        healthy = [name for name in patients if chart[name] == "healthy"]
+                        return patients[healthy[0]]
                 """,
             },
         },
@@ -378,12 +398,18 @@ WRONG = {
 
 
 def run(folder, *command):
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("VAELAB_", "MPLBACKEND"))}
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("VAELAB_", "MPLBACKEND"))
+    }
     build, scripts = coursework.ROOT / "build", str(Path(sys.executable).parent)
     env["PATH"] = scripts + os.pathsep + env["PATH"]  # nbgrader calls alembic by its name
     env |= {"VAELAB_OFFLINE": "1", "VAELAB_DATA": str(folder / "no-data"), "OMP_NUM_THREADS": "1"}
     env |= {"IPYTHONDIR": str(build / "ipython"), "MPLCONFIGDIR": str(build / "matplotlib")}
-    done = subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -435,9 +461,13 @@ def test_round_trip(name, tmp_path):
     assert set(marks) == {"reference", "untouched", *WRONG[name]}
 
     def by_tests(student):
-        return {key: score for key, (score, _, _) in marks[student].items() if key.startswith("test-")}
+        return {
+            key: score for key, (score, _, _) in marks[student].items() if key.startswith("test-")
+        }
 
-    full = {key: most for key, (_, most, _) in marks["reference"].items() if key.startswith("test-")}
+    full = {
+        key: most for key, (_, most, _) in marks["reference"].items() if key.startswith("test-")
+    }
     assert by_tests("reference") == full
     written = [key for key, (_, _, manual) in marks["reference"].items() if manual]
     assert len(written) == 1 and written[0] not in full

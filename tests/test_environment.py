@@ -1,4 +1,4 @@
-"""pyproject.toml and environment.yml ask for the same things, and the package imports nothing else."""
+"""pyproject.toml and environment.yml ask for the same, and the package imports nothing else."""
 
 import ast
 import re
@@ -47,7 +47,7 @@ def test_every_dependency_has_a_floor_and_no_ceiling():
 def test_the_package_imports_its_dependencies_only():
     """IPython and ipywidgets are there in a notebook, and are imported only where they are used."""
     allowed = set(floors(PROJECT["dependencies"])) | {"vaelab"} | set(sys.stdlib_module_names)
-    for path in (ROOT / "vaelab").glob("*.py"):
+    for path in (ROOT / "vaelab").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -55,4 +55,6 @@ def test_the_package_imports_its_dependencies_only():
             optional = {"IPython", "ipywidgets"} if node not in tree.body else set()
             for name in names:
                 top = name.partition(".")[0]
-                assert IMPORT_NAMES.get(top, top) in allowed | optional, f"{path.name} imports {name}"
+                assert IMPORT_NAMES.get(top, top) in allowed | optional, (
+                    f"{path.name} imports {name}"
+                )

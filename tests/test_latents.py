@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vaelab
-from vaelab import plots
+from vaelab import latents, plots
 
 
 def normal(*size, seed=0, dtype=torch.float32):
@@ -57,7 +57,9 @@ def test_raw_takes_the_most_active_latents_as_they_are():
 
 def test_pca_keeps_the_scale_and_tsne_has_none():
     codes = normal(100, 5)
-    assert np.allclose(vaelab.project(1e-3 * codes, "PCA").points, 1e-3 * vaelab.project(codes, "PCA").points)
+    assert np.allclose(
+        vaelab.project(1e-3 * codes, "PCA").points, 1e-3 * vaelab.project(codes, "PCA").points
+    )
     widths = [vaelab.project(scale * codes, seed=0).points.std() for scale in (1e-6, 1.0, 1e6)]
     assert max(widths) < 1.5 * min(widths)
 
@@ -65,7 +67,11 @@ def test_pca_keeps_the_scale_and_tsne_has_none():
 @pytest.mark.parametrize(
     "codes, options, message",
     [
-        (normal(30, 4), {"perplexity": 30}, "perplexity must be below the number of points, 30, got 30"),
+        (
+            normal(30, 4),
+            {"perplexity": 30},
+            "perplexity must be below the number of points, 30, got 30",
+        ),
         (normal(30, 4), {"perplexity": 0}, "perplexity must be below"),
         (normal(30, 1), {}, "at least 2 latents"),
         (torch.full((30, 4), float("nan")), {}, "NaN or infinite values in 30 of 30 rows"),
@@ -81,35 +87,6 @@ def test_pca_keeps_the_scale_and_tsne_has_none():
 def test_project_says_what_is_wrong(codes, options, message):
     with pytest.raises(ValueError, match=message):
         vaelab.project(codes, **options)
-
-
-# islands and neighbours
-
-
-def test_islands_are_counted():
-    centres = torch.tensor([[0.0, 0.0], [40.0, 0.0], [0.0, 40.0]])
-    points = (centres[:, None] + normal(3, 50, 2)).flatten(0, 1)
-    assert vaelab.count_islands(points, reach=4) == 3
-    assert vaelab.count_islands(normal(500, 20)) == 1
-    with pytest.raises(ValueError, match="coincide"):
-        vaelab.count_islands(torch.zeros(20, 2))
-
-
-def test_tsne_draws_islands_in_noise_at_a_small_perplexity():
-    noise = normal(400, 20)
-    few, many = (vaelab.count_islands(vaelab.project(noise, perplexity=p, seed=0).points) for p in (30, 2))
-    assert many > 15 and many > 3 * few
-
-
-def test_same_class_neighbours():
-    labels = torch.arange(300) % 3
-    apart = normal(300, 2) + 50 * labels[:, None]
-    assert vaelab.same_class_neighbours(apart, labels) == 1.0
-    assert vaelab.same_class_neighbours(normal(300, 2), labels) == pytest.approx(1 / 3, abs=0.07)
-    with pytest.raises(ValueError, match="one value for each of 300 points, got 20"):
-        vaelab.same_class_neighbours(apart, labels[:20])
-    with pytest.raises(ValueError, match="k must be"):
-        vaelab.same_class_neighbours(apart, labels, k=300)
 
 
 # the two-sample test
@@ -143,8 +120,13 @@ def test_a_sphere_with_the_priors_mean_and_covariance_is_told_apart():
 
 
 def test_two_sample_test_against_given_draws():
-    assert vaelab.two_sample_test(normal(800, 3) + 4, normal(900, 3, seed=1) + 4, seed=0).accuracy < 0.57
-    assert vaelab.two_sample_test(normal(800, 3), normal(500, 3, seed=1) + 4, seed=0).accuracy > 0.95
+    assert (
+        vaelab.two_sample_test(normal(800, 3) + 4, normal(900, 3, seed=1) + 4, seed=0).accuracy
+        < 0.57
+    )
+    assert (
+        vaelab.two_sample_test(normal(800, 3), normal(500, 3, seed=1) + 4, seed=0).accuracy > 0.95
+    )
 
 
 def test_two_sample_test_says_what_is_wrong():
@@ -177,7 +159,9 @@ def test_surgery_agrees_with_numerical_integration():
 def test_surgery_at_its_limits():
     for logvar in (-4.0, -18.0, -60.0):  # the last is an autoencoder in all but name
         apart = vaelab.elbo_surgery(1000 * normal(64, 3), torch.full((64, 3), logvar))
-        assert apart.information == pytest.approx(math.log(64), abs=1e-6) and apart.log_n == math.log(64)
+        assert apart.information == pytest.approx(
+            math.log(64), abs=1e-6
+        ) and apart.log_n == math.log(64)
     collapsed = vaelab.elbo_surgery(torch.zeros(64, 3), torch.zeros(64, 3))
     assert collapsed.kl == collapsed.information == 0 and collapsed.aggregate_kl == 0
     some = vaelab.elbo_surgery(normal(500, 4), torch.full((500, 4), -1.0))
@@ -212,7 +196,9 @@ def test_a_fitted_prior_repairs_the_mismatch():
     codes = 3 * sign * torch.tensor([[1.0, 1.0, 0.0]]) + 0.5 * normal(3000, 3, seed=1)
     draw = vaelab.fit_prior(codes[:1500], n_components=4, seed=0)
     drawn = draw(1500, seed=1)
-    assert drawn.shape == (1500, 3) and drawn.dtype == torch.float32 and drawn.device == codes.device
+    assert (
+        drawn.shape == (1500, 3) and drawn.dtype == torch.float32 and drawn.device == codes.device
+    )
     assert vaelab.two_sample_test(codes[1500:], seed=0).accuracy > 0.9
     assert vaelab.two_sample_test(codes[1500:], drawn, seed=0).accuracy < 0.56
     first = (drawn[:100, 0] > 0).double().mean().item()
@@ -238,47 +224,49 @@ def test_a_dead_latent_or_few_codes_do_not_break_the_fit():
 
 
 def test_the_grid_has_no_infinite_ends():
-    assert torch.isinf(torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0, 1, 5))).sum() == 2
-    places = vaelab.prior_quantiles(9)
+    assert (
+        torch.isinf(torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0, 1, 5))).sum() == 2
+    )
+    places = latents.prior_quantiles(9)
     assert torch.isfinite(places).all() and torch.allclose(places, -places.flip(0), atol=1e-6)
     shares = torch.special.ndtr(places)
     assert torch.allclose(shares.diff(), torch.full((8,), 1 / 9), atol=1e-6)
-    grid = vaelab.prior_grid(9)
+    grid = latents.prior_grid(9)
     assert grid.shape == (81, 2) and grid[0, 0] == places[0] and grid[0, 1] == places[-1]
-    assert vaelab.prior_quantiles(1).item() == pytest.approx(0, abs=1e-6)
+    assert latents.prior_quantiles(1).item() == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="n must be a whole number"):
-        vaelab.prior_quantiles(0)
+        latents.prior_quantiles(0)
 
 
 def test_interpolation_reaches_both_ends():
     a, b = normal(2, 20)
     for path in ("straight", "arc"):
-        codes = vaelab.interpolate(a, b, 7, path)
+        codes = latents.interpolate(a, b, 7, path)
         assert codes.shape == (7, 20)
         assert torch.allclose(codes[0], a, atol=1e-5) and torch.allclose(codes[-1], b, atol=1e-5)
-    assert torch.allclose(vaelab.interpolate(a, b, 3)[1], (a + b) / 2)
+    assert torch.allclose(latents.interpolate(a, b, 3)[1], (a + b) / 2)
 
 
 def test_the_arc_keeps_its_length_and_the_straight_line_dips():
     a, b = (20**0.5 * torch.nn.functional.normalize(v, dim=0) for v in normal(2, 20))
-    assert torch.allclose(vaelab.interpolate(a, b, 9, "arc").norm(dim=1), a.norm())
-    assert vaelab.interpolate(a, b, 9).norm(dim=1).min() < 0.9 * a.norm()
+    assert torch.allclose(latents.interpolate(a, b, 9, "arc").norm(dim=1), a.norm())
+    assert latents.interpolate(a, b, 9).norm(dim=1).min() < 0.9 * a.norm()
 
 
 def test_interpolation_at_its_limits():
     a = normal(4)
-    assert torch.allclose(vaelab.interpolate(a, a, 5, "arc"), a.expand(5, 4))
-    assert torch.isfinite(vaelab.interpolate(a, a * (1 + 1e-6), 5, "arc")).all()
+    assert torch.allclose(latents.interpolate(a, a, 5, "arc"), a.expand(5, 4))
+    assert torch.isfinite(latents.interpolate(a, a * (1 + 1e-6), 5, "arc")).all()
     with pytest.raises(ValueError, match="opposite"):
-        vaelab.interpolate(a, -a, 5, "arc")
+        latents.interpolate(a, -a, 5, "arc")
     with pytest.raises(ValueError, match="no direction"):
-        vaelab.interpolate(a, torch.zeros(4), 5, "arc")
+        latents.interpolate(a, torch.zeros(4), 5, "arc")
     with pytest.raises(ValueError, match="same length"):
-        vaelab.interpolate(a, normal(5))
+        latents.interpolate(a, normal(5))
     with pytest.raises(ValueError, match="steps"):
-        vaelab.interpolate(a, a, 1)
+        latents.interpolate(a, a, 1)
     with pytest.raises(ValueError, match="path"):
-        vaelab.interpolate(a, a, 5, "scenic")
+        latents.interpolate(a, a, 5, "scenic")
 
 
 # maps
@@ -288,7 +276,9 @@ def test_latent_map_of_a_model_with_images(model, images):
     labels = torch.arange(120) % 3
     figure = plots.latent_map(model, images, labels, perplexity=10)
     assert len(figure.axes) == 2
-    assert "all 120 codes" in texts(figure) and "perplexity 10, 500 steps, start PCA, seed 0" in texts(figure)
+    assert "all 120 codes" in texts(
+        figure
+    ) and "perplexity 10, 500 steps, start PCA, seed 0" in texts(figure)
     sampled = plots.latent_map(model, images, labels, method="raw", sampled=True)
     plain = plots.latent_map(model, images, labels, method="raw")
     offsets = [f.axes[0].collections[0].get_offsets() for f in (sampled, plain)]
@@ -305,7 +295,9 @@ def test_raw_axes_of_a_model_are_those_with_the_largest_kl(images):
 
 def test_latent_map_of_codes():
     codes, labels = normal(300, 5), np.array(["a", "b", "c"] * 100)
-    figure = plots.latent_map(codes, labels, n=80, perplexity=10, seed=4, method=("t-SNE", "PCA", "raw"))
+    figure = plots.latent_map(
+        codes, labels, n=80, perplexity=10, seed=4, method=("t-SNE", "PCA", "raw")
+    )
     assert len(figure.axes) == 3 and "80 of 300 codes, drawn with seed 4" in texts(figure)
     assert {"a", "b", "c"} <= {text.get_text() for text in figure.axes[0].texts}
     assert all(sum(len(dots.get_offsets()) for dots in ax.collections) == 80 for ax in figure.axes)
@@ -335,7 +327,11 @@ def test_floats_give_a_continuous_colour_with_a_bar():
     "arguments, options, message",
     [
         ((normal(50, 3), torch.zeros(20)), {}, r"one value for each of the 50 codes, got \[20\]"),
-        ((torch.full((50, 3), float("nan")),), {}, "codes holds NaN or infinite values in 50 of 50 rows"),
+        (
+            (torch.full((50, 3), float("nan")),),
+            {},
+            "codes holds NaN or infinite values in 50 of 50 rows",
+        ),
         ((normal(20, 3),), {}, "perplexity must be below the number of points, 20, got 30"),
         ((normal(200, 3),), {"n": 20}, "perplexity must be below the number of points, 20, got 30"),
         ((normal(50, 3), normal(50, 3), torch.zeros(50)), {}, "give latent_map"),
@@ -361,12 +357,22 @@ def test_latent_map_of_a_model_says_what_is_wrong(model, images):
 def test_latent_map_of_an_autoencoder():
     flat = vaelab.thread_004_vae((1, 6, 6), 4, variational=False)
     x = torch.rand(60, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    assert len(plots.latent_map(flat, x, torch.arange(60) % 2, perplexity=5, method=("raw", "PCA")).axes) == 2
+    assert (
+        len(
+            plots.latent_map(
+                flat, x, torch.arange(60) % 2, perplexity=5, method=("raw", "PCA")
+            ).axes
+        )
+        == 2
+    )
 
 
 def test_maps_carry_their_settings_and_one_legend():
     codes, labels = normal(60, 3), torch.arange(60) % 3
-    both = {"first": vaelab.project(codes, perplexity=5, seed=2), "second": vaelab.project(codes, "PCA")}
+    both = {
+        "first": vaelab.project(codes, perplexity=5, seed=2),
+        "second": vaelab.project(codes, "PCA"),
+    }
     figure = plots.maps(both, labels, names=["cat", "dog", "emu"])
     assert "perplexity 5, 500 steps" in texts(figure)
     assert [text.get_text() for text in figure.legends[0].texts] == ["cat", "dog", "emu"]
@@ -383,7 +389,7 @@ def test_latent_plane_is_finite_and_on_the_priors_quantiles():
     canvas = figure.axes[1].images[0].get_array()
     assert canvas.shape == (35, 35) and np.isfinite(canvas).all()
     with torch.no_grad():
-        corner = flat.likelihood.mean(flat.decode(vaelab.prior_grid(5)[:1]))[0, 0]
+        corner = flat.likelihood.mean(flat.decode(latents.prior_grid(5)[:1]))[0, 0]
     assert np.allclose(canvas[:6, :6], corner)
     offsets = np.concatenate([dots.get_offsets() for dots in figure.axes[0].collections])
     assert ((offsets >= 0) & (offsets <= 1)).all()
@@ -391,14 +397,18 @@ def test_latent_plane_is_finite_and_on_the_priors_quantiles():
 
 
 def test_latent_plane_needs_two_latents(model):
-    with pytest.raises(ValueError, match="model must have 2 latents to be drawn on a plane, it has 3"):
+    with pytest.raises(
+        ValueError, match="model must have 2 latents to be drawn on a plane, it has 3"
+    ):
         plots.latent_plane(model)
 
 
 # the slider
 
 
-def test_without_a_page_or_without_ipywidgets_there_is_one_line_and_no_slider(model, capsys, monkeypatch):
+def test_without_a_page_or_without_ipywidgets_there_is_one_line_and_no_slider(
+    model, capsys, monkeypatch
+):
     assert plots.latent_slider(model, torch.zeros(3), torch.ones(3)) is None
     assert capsys.readouterr().out.count("\n") == 1
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
@@ -409,7 +419,9 @@ def test_without_a_page_or_without_ipywidgets_there_is_one_line_and_no_slider(mo
 
 def test_moving_the_slider_changes_the_picture(model):
     pytest.importorskip("ipywidgets")
-    slider, picture = plots.latent_slider(model, -5 * torch.ones(3), 5 * torch.ones(3), live=True).children
+    slider, picture = plots.latent_slider(
+        model, -5 * torch.ones(3), 5 * torch.ones(3), live=True
+    ).children
     before = picture.value
     slider.value = 1.0
     assert picture.value != before and picture.value[:4] == b"\x89PNG"

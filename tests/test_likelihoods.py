@@ -10,7 +10,10 @@ def test_bernoulli_nll_matches_torch_distributions():
     logits, x = torch.randn(4, 1, 5, 5), torch.rand(4, 1, 5, 5)
     nll = vaelab.Bernoulli().nll(logits, x)
     expected = (
-        -torch.distributions.Bernoulli(logits=logits, validate_args=False).log_prob(x).flatten(1).sum(1)
+        -torch.distributions.Bernoulli(logits=logits, validate_args=False)
+        .log_prob(x)
+        .flatten(1)
+        .sum(1)
     )
     assert nll.shape == (4,)
     torch.testing.assert_close(nll, expected)
@@ -42,12 +45,16 @@ def test_gaussian_nll_matches_torch_distributions(activation):
 
 
 def test_gaussian_samples_have_its_variance():
-    draws = vaelab.Gaussian(sigma2=4.0).sample(torch.zeros(100, 1000), torch.Generator().manual_seed(0))
+    draws = vaelab.Gaussian(sigma2=4.0).sample(
+        torch.zeros(100, 1000), torch.Generator().manual_seed(0)
+    )
     assert draws.var().item() == pytest.approx(4.0, rel=0.03)
 
 
 def test_bernoulli_samples_are_black_or_white_at_the_right_rate():
-    draws = vaelab.Bernoulli().sample(torch.full((100, 1000), -1.0), torch.Generator().manual_seed(0))
+    draws = vaelab.Bernoulli().sample(
+        torch.full((100, 1000), -1.0), torch.Generator().manual_seed(0)
+    )
     assert set(draws.unique().tolist()) == {0.0, 1.0}
     assert draws.mean().item() == pytest.approx(torch.sigmoid(torch.tensor(-1.0)).item(), abs=0.01)
 

@@ -1,4 +1,4 @@
-"""The front door holds: pictures, alt text, links, anchors, commands, and every number that it quotes."""
+"""The front door holds: pictures, alt text, links, anchors, commands, every number it quotes."""
 
 import html
 import re
@@ -71,7 +71,9 @@ def rows(text, *header):
     """The cells of each row of the table whose header starts with these cells."""
     lines = text.splitlines()
     split = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
-    start = next(i for i, cells in enumerate(split) if len(cells) > 1 and cells[: len(header)] == [*header])
+    start = next(
+        i for i, cells in enumerate(split) if len(cells) > 1 and cells[: len(header)] == [*header]
+    )
     end = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
     return split[start + 2 : end]
 
@@ -116,7 +118,8 @@ def test_every_notebook_has_a_row_with_a_picture_and_its_own_badge():
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         cells = [row for row in found if f"](notebooks/{notebook.name})" in row[4]]
         assert len(cells) == 1, notebook.name
-        assert "<img " in cells[0][0] and f"<!-- colab: notebooks/{notebook.name} -->" in cells[0][4]
+        badge = f"/blob/{links.address()[1]}/notebooks/{notebook.name})"
+        assert "<img " in cells[0][0] and badge in cells[0][4]
     assert all(len(row) == 5 and all(row) for row in found)
 
 
@@ -129,10 +132,11 @@ def test_every_symptom_on_the_first_screen_leads_to_a_row():
 
 
 def printed(number):
-    """Everything that the notebook of this number printed, as one text."""
-    (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
-    texts = []
-    for cell in nbformat.read(path, as_version=4).cells:
+    """Everything that the notebook of this number and its companion printed, as one text."""
+    texts, cells = [], []
+    for path in (ROOT / "notebooks").rglob(f"{number}_*.ipynb"):
+        cells += nbformat.read(path, as_version=4).cells
+    for cell in cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             texts += [output.get("text", ""), data.get("text/plain", "")]
@@ -151,7 +155,7 @@ QUOTED += [(row[1], row[2], row[3]) for row in rows(README, "thread", "what it s
 
 @pytest.mark.parametrize("what, quoted, where", QUOTED, ids=[what[:40] for what, _, _ in QUOTED])
 def test_every_quoted_number_is_printed_by_its_notebook(what, quoted, where):
-    """Settings (batch 128) are printed as well. After new outputs: put the new number into the README."""
+    """Settings (batch 128) are printed as well. After new outputs, the README gets new numbers."""
     number = re.search(r"notebooks/(\d\d)_", where)[1]
     plain = re.sub(r"<[^>]+>|`[^`]*`", " ", quoted)
     missing = numbers(plain) - numbers(printed(number)) - {"0", "1", "2"}
@@ -163,7 +167,9 @@ def test_only_known_thread_addresses_are_linked():
     known.add("stackoverflow.com/questions/65307833")
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        linked = re.findall(r"https?://([\w.]*(?:stackexchange|stackoverflow)\.com[^\s)>\"]*)", text)
+        linked = re.findall(
+            r"https?://([\w.]*(?:stackexchange|stackoverflow)\.com[^\s)>\"]*)", text
+        )
         assert set(linked) <= known
 
 
@@ -176,7 +182,9 @@ def make_targets():
 def test_commands_exist(page):
     """Every `make X` is a target, and every tool that is called is there."""
     text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"(?ms)^```(?:sh|bat)\n(.*?)^```$", text) + re.findall(r"`(make [^`\n]+)`", text)
+    blocks = re.findall(r"(?ms)^```(?:sh|bat)\n(.*?)^```$", text) + re.findall(
+        r"`(make [^`\n]+)`", text
+    )
     call = r"(?m)^(?:VAELAB_\w+=\S+ )*make(?: [A-Z]+=\S+)* ([a-z][\w-]*)"
     for target in re.findall(call, "\n".join(blocks)):
         assert target in make_targets(), target

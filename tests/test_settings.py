@@ -7,12 +7,14 @@ from vaelab import settings
 
 
 def test_a_relative_data_folder_is_also_found_from_the_notebooks_folder(monkeypatch, tmp_path):
-    """VAELAB_DATA=../shared/data is written at the project's root, but a kernel starts in notebooks/."""
+    """VAELAB_DATA=../shared/data is written at the root, but a kernel starts in notebooks/."""
     root = Path(settings.__file__).resolve().parent.parent
     monkeypatch.setenv("VAELAB_DATA", "vaelab")  # a folder of the project, not of tmp_path
     monkeypatch.chdir(tmp_path)
     assert settings.data_root() == root / "vaelab"
-    monkeypatch.setenv("VAELAB_DATA", "my-images")  # not a folder of the project: as any program reads it
+    monkeypatch.setenv(
+        "VAELAB_DATA", "my-images"
+    )  # not a folder of the project: as any program reads it
     assert settings.data_root() == Path("my-images")
 
 

@@ -1,4 +1,4 @@
-"""Every patient of the ward gets its finding, every healthy one none that is serious; trained, so slow."""
+"""Every patient of the ward gets its finding, every healthy one none that is serious."""
 
 import pytest
 import torch

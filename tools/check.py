@@ -1,61 +1,61 @@
-"""Run the tests, part by part: `python tools/check.py`, and the slower tiers too with `--all`."""
+"""Run the tests, part by part: `python tools/check.py`, and the slower ones too with `--all`."""
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK_FOLDERS = ("notebooks", "coursework/source")
+RUFF = [sys.executable, "-m", "ruff"]
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
+TWO = ["-n", "2"]
+NBVAL = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:python"]
+NBVAL += [*TWO, "--dist", "loadscope"]
 
 
 def clean_environment(root=ROOT):
-    """This environment without the reader's switches: strict, offline, an empty data folder, one thread."""
-    empty = root / "build" / "no-data"
-    shutil.rmtree(empty, ignore_errors=True)
-    empty.mkdir(parents=True)
+    """This environment without the reader's switches: strict, offline, no data, one thread."""
     dropped = ("VAELAB_", "MPLBACKEND", "PYTEST_ADDOPTS")
     env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    env |= {"VAELAB_STRICT": "1", "VAELAB_OFFLINE": "1", "VAELAB_DATA": str(empty), "OMP_NUM_THREADS": "1"}
+    env |= {"VAELAB_STRICT": "1", "VAELAB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    env |= {"VAELAB_DATA": str(root / "build" / "no-data")}
     return env | {"IPYTHONDIR": str(root / "build" / "ipython")}
 
 
 def parts(everything, root=ROOT):
     """Name and command of each part, in order."""
-    yield "ruff", [sys.executable, "-m", "ruff", "check", "."]
-    yield "unit and structure tests", [*PYTEST, "-n", "2", "-m", "not slow and not browser"]
-    folders = [name for name in NOTEBOOK_FOLDERS if any((root / name).rglob("*.ipynb"))]
-    if folders:
-        nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:python"]
-        yield "notebooks (nbval)", [*PYTEST, *nbval, "-n", "2", "--dist", "loadscope", *folders]
-    else:
-        print("no notebooks yet: nothing for nbval to run", flush=True)
-    if everything:
-        yield "slow tests", [*PYTEST, "-n", "2", "-m", "slow"]
-        yield "browser tests", [*PYTEST, "-m", "browser"]
+    yield "ruff format", [*RUFF, "format", "--check", "--quiet", "."]
+    yield "ruff check", [*RUFF, "check", "."]
+    yield "unit and structure tests", [*PYTEST, *TWO, "-m", "not slow and not browser"]
+    first = sorted(str(path) for path in (root / "notebooks").glob("*.ipynb"))
+    yield "notebooks", [*PYTEST, *NBVAL, *first, "coursework/source"]
+    if not everything:
+        return
+    if (root / "notebooks" / "deeper").exists():
+        yield "companions", [*PYTEST, *NBVAL, "notebooks/deeper"]
+    yield "slow tests", [*PYTEST, *TWO, "-m", "slow"]
+    yield "browser tests", [*PYTEST, "-m", "browser"]
 
 
 def main():
     """Run every part even after one has failed, and end with one line that says how it went."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--all", action="store_true", help="the slow tests and the browser tests as well")
+    parser.add_argument("--all", action="store_true", help="companions, slow and browser tests too")
     everything = parser.parse_args().all
     start, env, results = time.monotonic(), clean_environment(), []
     for name, command in parts(everything):
         print(f"\n---- {name}", flush=True)
         began = time.monotonic()
-        failed = subprocess.call(command, cwd=ROOT, env=env) != 0
-        results.append((name, failed, time.monotonic() - began))
-    print()
-    for name, failed, seconds in results:
-        print(f"{'FAILED' if failed else 'passed'}  {name}  ({seconds:.0f} s)")
-    failures = sum(failed for _, failed, _ in results)
-    verdict = f"{failures} failed, " if failures else ""
-    print(f"==== {verdict}{len(results) - failures} parts passed in {time.monotonic() - start:.0f}s ====")
+        passed = subprocess.call(command, cwd=ROOT, env=env) == 0
+        results.append(passed)
+        verdict = "passed" if passed else "FAILED"
+        print(f"{verdict}  {name}  ({time.monotonic() - began:.0f} s)", flush=True)
+    failures = results.count(False)
+    failed = f"{failures} failed, " if failures else ""
+    seconds = time.monotonic() - start
+    print(f"\n==== {failed}{results.count(True)} parts passed in {seconds:.0f}s ====")
     return 1 if failures else 0
 
 

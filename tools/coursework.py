@@ -1,7 +1,8 @@
 """Make the students' versions of the assignments: `python tools/coursework.py [--check]`.
 
-coursework/source holds the assignments with solutions and all tests. coursework/release is generated from it,
-with nbgrader's own steps but without its gradebook, so the same source always gives the same file.
+coursework/source holds the assignments with solutions and all tests. coursework/release is
+generated from it, with nbgrader's own steps but without its gradebook, so the same source always
+gives the same file.
 """
 
 import argparse
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import nbformat
+
+import atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 COURSE = ROOT / "coursework"
@@ -55,13 +58,17 @@ def out_of_step(course=COURSE):
         path = notebook_path("release", name, course)
         if not path.exists() or path.read_text(encoding="utf-8") != rendered(name, course):
             yield name
-    yield from sorted(path.stem for path in (course / "release").glob("*/*.ipynb") if path.stem not in names)
+    yield from sorted(
+        path.stem for path in (course / "release").glob("*/*.ipynb") if path.stem not in names
+    )
 
 
 def main():
     """Write every student version, or with --check say which are out of step."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, fail if one is out of step")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, fail if one is out of step"
+    )
     if parser.parse_args().check:
         stale = list(out_of_step())
         print(f"out of step: {', '.join(stale)}" if stale else "all student versions are in step")
@@ -69,7 +76,7 @@ def main():
     for name in assignments():
         path = notebook_path("release", name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(rendered(name), encoding="utf-8", newline="\n")
+        atomic.write(path, rendered(name))
         print(f"wrote {path.relative_to(ROOT).as_posix()}")
     return 0
 

@@ -1,35 +1,61 @@
-"""Stamp every link with this repository's address: `python tools/links.py [owner/name | --render]`.
+"""Write this copy's address into every link: `REPO=owner/name BRANCH=main python tools/links.py`.
 
-pyproject.toml ([tool.vaelab] repository) is the one place that holds OWNER/REPO; everything else is rendered
-from it. Until it is stamped no link leads anywhere, since OWNER/vaelab could belong to a stranger. Links to
-our own repository stand between markers, and only what is between them is ever rewritten:
+`[tool.vaelab]` in pyproject.toml is the one place that holds the address. Every link, every setup
+cell and the README's commands hold the same owner/name, and this tool replaces it in all of them.
+Without REPO it takes the GitHub remote of the checkout, without BRANCH it keeps the branch. With
+`--render` it only writes badges and setup cells anew.
 
-    <!-- file: notebooks/00_start_here.ipynb -->...<!-- /file -->     (kinds: see RENDER)
+Before the first time the name is OWNER/vaelab, which could belong to a stranger. Nobody may follow
+such a link, so it stands in a comment, and the first stamp takes the comment away:
 
-A notebook's badge is the line after `<!-- colab-badge -->`; its setup cell is the code cell tagged "setup".
+    <!-- unstamped: [text](https://github.com/OWNER/vaelab) -->
+    # unstamped: the same in pyproject.toml
 """
 
-import argparse
 import json
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 UNSTAMPED = "OWNER/vaelab"
-FOLDERS = ("notebooks", "coursework")
+FOLDERS = ("notebooks", "coursework", "docs")
 NOT_OURS = {".ipynb_checkpoints", "submitted", "autograded", "feedback"}  # a class's work
-
-SETUP_CELL = '''\
-# Setup. On Colab this installs vaelab; anywhere else it installs nothing.
+HIDDEN = re.compile(r"(?s)<!-- unstamped:\s*(.*?)\s*-->|(?m:^# unstamped: ([^\n]*)$)")
+BADGE = re.compile(r"<!-- colab-badge -->\n?[^\n]*")
+COLAB = "https://colab.research.google.com"
+SETUP_METADATA = {
+    "cellView": "form",
+    "jupyter": {"source_hidden": True},
+    "tags": ["setup", "hide-input"],
+}
+SETUP_CELL = """\
+# @title Setup: run this cell first
+# On Colab this cell installs vaelab. Anywhere else it installs nothing.
+import importlib.util
 import sys
 
-REPO = "{repository}"  # written by `make links`
-if "google.colab" in sys.modules:
+REPO = "OWNER/vaelab"
+found = importlib.util.find_spec("vaelab")
+if found is None or found.origin is None:
     if REPO.startswith("OWNER/"):
-        raise RuntimeError("This copy has no published address yet: run `make links REPO=owner/name` in it.")
-    %pip install -q "git+https://github.com/{{REPO}}"
+        raise ModuleNotFoundError(
+            "This notebook needs the package vaelab, and this copy does not know where it is "
+            "published. Ask the person who gave you the notebook. Or put the project's folder "
+            "vaelab beside the notebook (on Colab with the file browser), and run this cell again."
+        )
+    if "google.colab" not in sys.modules:
+        raise ModuleNotFoundError(
+            "This notebook needs the package vaelab: run the next line in a cell of its own, "
+            "then run this cell again.\\n"
+            f'%pip install "git+https://github.com/{REPO}"'
+        )
+    %pip install -q "git+https://github.com/{REPO}"
 
 # Switches for Colab, which has no shell: remove a "#", restart the session, run all cells.
 # %env VAELAB_SEED=1
@@ -37,184 +63,98 @@ if "google.colab" in sys.modules:
 # %env VAELAB_DOWNLOAD=1
 import vaelab
 
-device = vaelab.setup()'''
+device = vaelab.setup()"""
 
 
 def setup_cell(repository):
     """The source of every notebook's first code cell."""
-    return SETUP_CELL.format(repository=repository)
+    return SETUP_CELL.replace(UNSTAMPED, repository)
 
 
-def stamped(repository):
-    """Whether the repository has a real address."""
-    return not repository.startswith("OWNER/")
+def badge(path, repository, branch):
+    """The line that opens a notebook on Colab: of the coursework, the version for students."""
+    note = ""
+    if path.startswith("coursework/"):
+        path = path.replace("/source/", "/release/")
+        note = " *Practise on Colab, submit through your course.*"
+    address = f"{COLAB}/github/{repository}/blob/{branch}/{path}"
+    link = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({address}){note}"
+    return f"<!-- unstamped: {link} -->" if repository == UNSTAMPED else link
 
 
-def colab(repository, path):
-    """The Colab badge of the notebook at `path`, or a text that leads nowhere."""
-    if not stamped(repository):
-        return "*Colab: the link appears here once this copy is stamped with its own address (`make links`).*"
-    picture = "https://colab.research.google.com/assets/colab-badge.svg"
-    return f"[![Open in Colab]({picture})](https://colab.research.google.com/github/{repository}/blob/main/{path})"
-
-
-def practise(repository, path):
-    """The badge of an assignment's student version: Colab is for practice only."""
-    return f"{colab(repository, path)}\n*Practise on Colab, submit through your course.*"
-
-
-def binder(repository, path):
-    """The Binder badge that opens `path`, or a text that leads nowhere."""
-    if not stamped(repository):
-        return "*Binder: once stamped (`make links`)*"
-    address = f"https://mybinder.org/v2/gh/{repository}/main?urlpath=lab/tree/{path}"
-    return f"[![Open on Binder](https://mybinder.org/badge_logo.svg)]({address})"
-
-
-def file(repository, path):
-    """A link to a file of this repository that also works inside a notebook, or its bare name."""
-    if not stamped(repository):
-        return f"`{path}`"
-    return f"[`{path}`](https://github.com/{repository}/blob/main/{path})"
-
-
-def clone(repository, _):
-    """The commands that fetch this repository."""
-    address = "<the address of this repository>"
-    if stamped(repository):
-        address = f"https://github.com/{repository}.git"
-    return f"```sh\ngit clone {address} vaelab\ncd vaelab\n```"
-
-
-def pip(repository, _):
-    """The command that installs the package into an environment one already has."""
-    source = f'"git+https://github.com/{repository}"' if stamped(repository) else "path/to/this/folder"
-    return f"```sh\npip install {source}\n```"
-
-
-# In a table there is room for a word, not for a sentence.
-RENDER = {
-    "colab": lambda repository, path: colab(repository, path) if stamped(repository) else "*once stamped*",
-    "practise": practise,
-    "binder": binder,
-    "file": file,
-    "clone": clone,
-    "pip": pip,
-}
-MARKED = re.compile(
-    rf"<!-- (?P<kind>{'|'.join(RENDER)})(?:: (?P<path>[^ ]+))? -->.*?<!-- /(?P=kind) -->", re.DOTALL
-)
-BADGE = re.compile(r"<!-- colab-badge -->\n?[^\n]*")
-OWN_LINK = re.compile(
-    r"(?:(?:github\.com|githubusercontent\.com|colab\.research\.google\.com/github|mybinder\.org/v2/gh)[/:])"
-    r"(?P<name>[\w-]+/[\w.-]+?)(?=\.git\b|[.,;:]?(?:[^\w.,;:-]|$))"
-)
-
-
-def render_text(text, repository):
-    """Markdown with everything between markers rendered for this repository."""
-
-    def replace(match):
-        content = RENDER[match["kind"]](repository, match["path"])
-        # A comment at the start of a line makes that whole line HTML, where markdown is not read.
-        alone = match.start() == 0 or text[match.start() - 1] == "\n"
-        content = f"\n{content}\n" if alone else content
-        path = f": {match['path']}" if match["path"] else ""
-        return f"<!-- {match['kind']}{path} -->{content}<!-- /{match['kind']} -->"
-
-    return MARKED.sub(replace, text)
-
-
-def render_notebook(nb, path, repository):
-    """Render a notebook's badge, links and setup cell in place; `path` is relative to the repository."""
-    badge = f"<!-- colab-badge -->\n{colab(repository, path)}"
+def render(nb, path, repository, branch):
+    """Write badge and setup cell of a notebook anew; `path` is relative to the repository."""
+    line = f"<!-- colab-badge -->\n{badge(path, repository, branch)}"
     for cell in nb["cells"]:
-        old = "".join(cell["source"])
+        source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            new = BADGE.sub(lambda _: badge, render_text(old, repository))
+            source = BADGE.sub(lambda _: line, source)
         elif "setup" in cell["metadata"].get("tags", []):
-            new = setup_cell(repository)
-        else:
-            continue
-        if new != old:
-            cell["source"] = new.splitlines(keepends=True) if isinstance(cell["source"], list) else new
+            source = setup_cell(repository)
+            cell["metadata"] |= SETUP_METADATA
+        if source != "".join(cell["source"]):
+            cell["source"] = source.splitlines(keepends=True)
 
 
-def render_pyproject(text, repository):
-    """pyproject.toml with the repository and, once it is stamped, the project's address."""
-    text = re.sub(r'(?m)^repository = ".*"$', f'repository = "{repository}"', text)
-    urls = f'Repository = "https://github.com/{repository}"\n' if stamped(repository) else ""
-    return re.sub(r'(?m)^(\[project\.urls\]\n)(?:Repository = ".*"\n)?', lambda match: match[1] + urls, text)
+def rendered(path, root=ROOT):
+    """The text of a notebook file with its badge and its setup cell as they should be."""
+    nb = json.loads(path.read_text(encoding="utf-8"))
+    render(nb, path.relative_to(root).as_posix(), *address(root))
+    return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def current(root=ROOT):
-    """OWNER/REPO as pyproject.toml has it."""
-    text = (root / "pyproject.toml").read_text(encoding="utf-8")
-    return re.search(r'(?m)^repository = "(.*)"$', text)[1]
+def mentions(repository):
+    """A pattern of owner/name wherever it is not a part of a longer name."""
+    return re.compile(rf"(?<![\w.-]){re.escape(repository)}(?![\w-]|\.(?!git\b)\w)")
+
+
+def stamped(text, old, new):
+    """A text with (repository, branch) replaced by the new ones, and its links out of comments."""
+    text = HIDDEN.sub(lambda match: match[1] or match[2], text)
+    for form in (f"{old[0]}/blob/{{}}/", 'branch = "{}"'):
+        text = text.replace(form.format(old[1]), form.format(new[1]))
+    return mentions(old[0]).sub(new[0], text)
+
+
+def address(root=ROOT):
+    """(owner/name, branch) as pyproject.toml has them."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    return project["tool"]["vaelab"]["repository"], project["tool"]["vaelab"]["branch"]
 
 
 def files(root=ROOT):
-    """Every file that may hold a link to this repository."""
-    found = [root / "pyproject.toml", *root.glob("*.md")]
+    """All files that may hold the address. pyproject.toml is last: a broken run can be repeated."""
+    found = list(root.glob("*.md"))
     for folder in FOLDERS:
         found += [path for kind in ("*.ipynb", "*.md") for path in (root / folder).rglob(kind)]
-    return sorted(path for path in found if not NOT_OURS & set(path.relative_to(root).parts))
+    ours = [path for path in found if not NOT_OURS & set(path.relative_to(root).parts)]
+    return [*sorted(ours), root / "pyproject.toml"]
 
 
-def rendered(path, repository, root=ROOT):
-    """The text of a file with every link rendered for this repository."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".md":
-        return render_text(text, repository)
-    if path.suffix == ".toml":
-        return render_pyproject(text, repository)
-    nb = json.loads(text)
-    render_notebook(nb, path.relative_to(root).as_posix(), repository)
-    return text if nb == json.loads(text) else json.dumps(nb, indent=1, ensure_ascii=False) + "\n"
+def stamp(repository, branch=None, root=ROOT):
+    """Write `repository` (and `branch`) into every file; return the files that changed."""
+    old = address(root)
+    new = (repository, branch or old[1])
+    if not re.fullmatch(r"[\w./-]+", new[1]):
+        raise SystemExit(f"not a branch: {new[1]!r}")
+    texts = {path: path.read_text(encoding="utf-8") for path in files(root)}
+    return [path for path, text in texts.items() if update(path, text, stamped(text, old, new))]
 
 
-def strays(text, *own):
-    """Addresses of our own repository in a text: of the named ones, of OWNER, of any called vaelab."""
-    names = {name.lower() for name in own}
-    for match in OWN_LINK.finditer(text):
-        owner, name = match["name"].lower().split("/")
-        if f"{owner}/{name}" in names or owner == "owner" or name == "vaelab":
-            yield match[0]
-
-
-def unmarked(path, *own):
-    """Links to our own repository that stand outside markers, where no stamp would reach them."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        nb = json.loads(text)
-        kept = [cell for cell in nb["cells"] if "setup" not in cell["metadata"].get("tags", [])]
-        text = "\n".join("".join(cell["source"]) for cell in kept)
-    elif path.suffix == ".toml":
-        text = render_pyproject(text, UNSTAMPED)
-    return list(strays(BADGE.sub("", MARKED.sub("", text)), *own))
-
-
-def stamp(repository, root=ROOT):
-    """Write `repository` into every link and return the changed files; an unmarked link stops it first."""
-    old = current(root)
-    found = [(path, link) for path in files(root) for link in unmarked(path, old, repository)]
-    if found:
-        lines = [f"{path.relative_to(root)}: {link}" for path, link in found]
-        raise SystemExit("\n".join(["own links outside markers (see tools/links.py):", *lines]))
-    new = {path: rendered(path, repository, root) for path in files(root)}
-    changed = [path for path, text in new.items() if text != path.read_text(encoding="utf-8")]
-    for path in changed:
-        path.write_text(new[path], encoding="utf-8", newline="\n")
-    return changed
+def update(path, before, after):
+    """Write a file if it has to change; return whether it did."""
+    if before != after and not atomic.write(path, after, before):
+        raise SystemExit(f"{path} was changed by somebody else meanwhile: repeat the command")
+    return before != after
 
 
 def parse(text):
-    """owner/name from a name or a GitHub address, https or ssh; raises SystemExit with what is wrong."""
+    """owner/name from a name or a GitHub address, https or ssh; SystemExit says what is wrong."""
     host = r"^(?:(?:https?|ssh|git)://)?(?:[^@/]*@)?(?:www\.|ssh\.)?github\.com(?::\d+(?=/))?[:/]"
     name = re.sub(host, "", text.strip()).rstrip("/").removesuffix(".git")
-    owner, slash, repo = name.partition("/")
-    good_owner = re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,37}[A-Za-z0-9])?", owner)
-    if not (good_owner and slash and re.fullmatch(r"[\w.-]{1,100}", repo, re.A) and repo not in (".", "..")):
+    owner, _, repository = name.partition("/")
+    good_owner = re.fullmatch(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,38}", owner) and owner != "OWNER"
+    if not good_owner or not re.fullmatch(r"(?!\.\.?$)[A-Za-z0-9._-]+", repository):
         shown = re.sub(r"//[^@/]*@", "//", text)
         raise SystemExit(f"not a GitHub repository: {shown!r}. Name it: make links REPO=owner/name")
     return name
@@ -222,29 +162,25 @@ def parse(text):
 
 def remote(root=ROOT):
     """owner/name of the checkout's remote `origin`."""
-
-    def git(*args):
-        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    top = git("rev-parse", "--show-toplevel")
-    address = git("remote", "get-url", "origin") if top and Path(top).resolve() == root.resolve() else ""
-    if not address:
-        raise SystemExit("this checkout has no remote called origin. Name it: make links REPO=owner/name")
-    return parse(address)
+    command = ["git", "-C", str(root), "remote", "get-url", "origin"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or not (root / ".git").exists():
+        raise SystemExit("this checkout has no remote called origin: make links REPO=owner/name")
+    return parse(done.stdout)
 
 
 def main():
-    """Stamp, and say what was written."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("repository", nargs="?", help="owner/name (default: this checkout's remote)")
-    parser.add_argument("--render", action="store_true", help="keep the address, render new markers")
-    args = parser.parse_args()
-    repository = current() if args.render else parse(args.repository) if args.repository else remote()
-    changed = stamp(repository)
+    """Stamp or render, and say what was written."""
+    if sys.argv[1:] == ["--render"]:
+        paths = [path for path in files() if path.suffix == ".ipynb"]
+        texts = {path: path.read_text(encoding="utf-8") for path in paths}
+        changed = [path for path in paths if update(path, texts[path], rendered(path))]
+    else:
+        name, branch = os.environ.get("REPO"), os.environ.get("BRANCH")
+        changed = stamp(parse(name) if name else remote(), branch)
     for path in changed:
         print(f"wrote {path.relative_to(ROOT)}")
-    print(f"{repository}: {len(changed)} files changed")
+    print(f"{address()[0]}: {len(changed)} files changed")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Execute notebooks: `python tools/notebooks.py [00 01 ...]`. --check judges, --seeds runs claims over seeds.
+"""Execute notebooks: `python tools/notebooks.py [01 02 ... | PATH ...]`.
 
-Without an option, notebooks whose every image set was the real one are written back, outputs cleaned and
-stamped, and their figures go to figures/. Any other run leaves its results in build/notebooks/.
+`01` means notebook 01 and its companion in deeper/. A notebook whose every image set was the real
+one is written back, cleaned and stamped, and its figures go to figures/. Any other result stays in
+build/, as those of --check (two at a time) and --seeds always do.
 """
 
 import argparse
 import ast
+import asyncio
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 import time
@@ -20,20 +21,18 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-import links
+import atomic
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS_LIMIT = 120
-LANGUAGE_INFO = {
-    "codemirror_mode": {"name": "ipython", "version": 3},
-    "file_extension": ".py",
-    "mimetype": "text/x-python",
-    "name": "python",
-    "nbconvert_exporter": "python",
-    "pygments_lexer": "ipython3",
-}
+SECONDS = {"fifteen-minute": 60, "companion": 120, "old": 120}  # on real images, alone on 2 cores
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-# Run in the kernel after the last cell: which image sets were loaded, and the peak memory of the process.
+LANGUAGE = {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"}
+# The embedded images: no network, and a data folder that does not exist.
+OFFLINE = {"VAELAB_OFFLINE": "1", "VAELAB_DATA": str(ROOT / "build" / "no-data")}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SWITCHES = ("VAELAB_SEED", "VAELAB_DATASET", "VAELAB_STRICT", "VAELAB_FIGURES", "MPLBACKEND")
+# Run in the kernel after the last cell: the peak memory, and the image sets that were loaded.
 PROBE = """
 import json as _json, sys as _sys
 try:
@@ -41,33 +40,49 @@ try:
     _peak = _resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss / 2**10
     _peak = _peak / 2**10 if _sys.platform == "darwin" else _peak
 except ImportError:
-    _peak = None
+    _peak = 0
 _loaded = _sys.modules["vaelab.data"].LOADED if "vaelab.data" in _sys.modules else []
-print(_json.dumps({"peak": _peak, "sources": [[name, bool(real)] for name, _source, real in _loaded]}))
+print(_json.dumps([_peak, [[name, bool(real)] for name, _source, real in _loaded]]))
 """
 
 
+def kind(nb, path):
+    """What a notebook is: "companion", "fifteen-minute", or "old" (of the first edition)."""
+    if path.parent.name == "deeper":
+        return "companion"
+    prose = [cell["source"] for cell in nb["cells"] if cell["cell_type"] == "markdown"]
+    lines = [line for source in prose for line in source.splitlines()]
+    return "fifteen-minute" if "## In one minute" in lines else "old"
+
+
+def is_setup(cell):
+    """Whether this is the setup cell."""
+    return "setup" in cell["metadata"].get("tags", [])
+
+
 def code_hash(nb):
-    """Hash of the code cells, whatever repository the setup cell names."""
-    sources = ["".join(cell["source"]) for cell in nb["cells"] if cell["cell_type"] == "code"]
-    text = re.sub(r'(?m)^REPO = ".*?"', 'REPO = ""', "\n\0\n".join(sources))
+    """Hash of the code cells. The setup cell does not count: it follows tools/links.py."""
+    cells = [cell for cell in nb["cells"] if cell["cell_type"] == "code" and not is_setup(cell)]
+    text = "\n\0\n".join(cell["source"] for cell in cells)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def meaning(node):
-    """A syntax tree as nested lists without positions and docstrings, the same in every Python version."""
+    """A syntax tree as nested lists, without positions and docstrings, alike in every Python."""
     if isinstance(node, list):
         return [meaning(item) for item in node]
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
-    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+    documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+    if documented and ast.get_docstring(node) is not None:
         fields["body"] = node.body[1:]
-    return [type(node).__name__, {name: meaning(value) for name, value in fields.items() if name != "ctx"}]
+    kept = {name: meaning(value) for name, value in fields.items() if name != "ctx"}
+    return [type(node).__name__, kept]
 
 
-def package_hash(folder=ROOT / "vaelab"):
-    """Hash of what the package does: comments, docstrings and layout do not change it."""
+def core_hash(folder=ROOT / "vaelab"):
+    """Hash of what the core does. Comments, docstrings, layout and clinic/ do not change it."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.py")):
         tree = meaning(ast.parse(path.read_text(encoding="utf-8")))
@@ -79,53 +94,62 @@ def package_hash(folder=ROOT / "vaelab"):
 
 def hashes(nb):
     """The two hashes that say whether outputs are stale."""
-    return {"code": code_hash(nb), "package": package_hash()}
+    return {"code": code_hash(nb), "core": core_hash()}
 
 
 def clean(nb):
     """Remove what belongs to one machine or one run from an executed notebook."""
-    nb.metadata = nbformat.from_dict({"kernelspec": KERNELSPEC, "language_info": LANGUAGE_INFO})
+    nb.metadata = nbformat.from_dict({"kernelspec": KERNELSPEC, "language_info": LANGUAGE})
     for cell in nb.cells:
         for key in ("execution", "ExecuteTime", "collapsed", "scrolled", "colab", "id", "outputId"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            widget = "application/vnd.jupyter.widget-view+json"
-            cell.outputs = [output for output in cell.outputs if widget not in output.get("data", {})]
+            cell.outputs = [
+                output for output in cell.outputs if WIDGET not in output.get("data", {})
+            ]
 
 
 @dataclass
 class Run:
-    """One execution of one notebook."""
+    """One execution of one notebook: the file as it was read, with its hashes, and what it gave."""
 
     path: Path
+    build: Path
+    before: str
     nb: dict
+    stamp: dict
     seconds: float = 0.0
-    peak: float | None = None
+    peak: float = 0.0
     sources: dict = field(default_factory=dict)
     error: str = ""
-    figures: Path | None = None
 
     @property
     def stand_ins(self):
-        """Names of the image sets that were not the real ones."""
-        return [name for name, real in self.sources.items() if not real]
+        """Names of the image sets that were not the real ones, as one text."""
+        return ", ".join(name for name, real in self.sources.items() if not real)
+
+    def text(self):
+        """The executed notebook, stamped with what it was made from."""
+        sources = [{"name": name, "real": real} for name, real in sorted(self.sources.items())]
+        self.nb.metadata["vaelab"] = self.stamp | {"sources": sources}
+        return nbformat.writes(self.nb) + "\n"
 
 
-def kernel_environment(build, **switches):
-    """This environment with the switches that a run must not inherit removed, and `switches` set."""
-    dropped = ("VAELAB_SEED", "VAELAB_DATASET", "VAELAB_STRICT", "VAELAB_FIGURES", "MPLBACKEND")
-    env = {name: value for name, value in os.environ.items() if name not in dropped}
+def environment(build, switches):
+    """This environment without what a run must not inherit, with a figure folder and `switches`."""
+    env = {name: value for name, value in os.environ.items() if name not in SWITCHES}
     env |= {"IPYTHONDIR": str(ROOT / "build" / "ipython"), "VAELAB_FIGURES": str(build / "figures")}
     return env | switches
 
 
-def execute(path, build, **switches):
-    """Execute one notebook in a fresh kernel and return its Run; an error is recorded, not raised."""
-    nb = nbformat.read(path, as_version=4)
-    links.render_notebook(nb, path.relative_to(ROOT).as_posix(), links.current())
-    run = Run(path, nb, figures=build / "figures")
-    shutil.rmtree(run.figures, ignore_errors=True)
-    run.figures.mkdir(parents=True)
+async def execute(path, where, **switches):
+    """Execute a notebook in a kernel of its own; an error is recorded in the Run, not raised."""
+    before = path.read_text(encoding="utf-8")
+    build = ROOT / "build" / where / path.stem
+    nb = nbformat.reads(before, as_version=4)
+    run = Run(path, build, before, nb, hashes(nb))
+    shutil.rmtree(build, ignore_errors=True)
+    (build / "figures").mkdir(parents=True)
     client = NotebookClient(
         nb,
         timeout=1800,
@@ -133,132 +157,130 @@ def execute(path, build, **switches):
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
-        extra_arguments=["--IPKernelApp.log_level=40"],  # newer kernels warn about TCP each time they start
+        extra_arguments=["--IPKernelApp.log_level=40"],  # newer kernels warn about TCP
         resources={"metadata": {"path": str(path.parent)}},
     )
     for cell in nb.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    with client.setup_kernel(env=kernel_environment(build, **switches)):
-        began = time.monotonic()
-        try:
-            for index, cell in enumerate(nb.cells):
-                client.execute_cell(cell, index)
-            run.seconds = time.monotonic() - began
-            nb.cells.append(nbformat.v4.new_code_cell(PROBE))
-            probe = json.loads(client.execute_cell(nb.cells[-1], len(nb.cells) - 1).outputs[0].text)
-            nb.cells.pop()
-            run.peak = probe["peak"]
-            for name, real in probe["sources"]:
-                run.sources[name] = run.sources.get(name, True) and real
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            run.seconds = time.monotonic() - began
-            reason = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else str(error)
-            run.error = f"cell {index}: {reason.strip()}"
+    async with client.async_setup_kernel(env=environment(build, switches)):
+        await execute_cells(run, client)
     clean(nb)
+    atomic.write(build / path.name, run.text())
     return run
 
 
-def save(run, path):
-    """Write an executed notebook, stamped with what it was made from."""
-    sources = [{"name": name, "real": real} for name, real in sorted(run.sources.items())]
-    run.nb.metadata["vaelab"] = hashes(run.nb) | {"sources": sources}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(run.nb, path)
+async def execute_cells(run, client):
+    """Execute all cells and the probe; what they took and what was found goes into the Run."""
+    cells, began = run.nb.cells, time.monotonic()
+    try:
+        for index, cell in enumerate(cells):
+            await client.async_execute_cell(cell, index)
+        run.seconds = time.monotonic() - began
+        cells.append(nbformat.v4.new_code_cell(PROBE))
+        await client.async_execute_cell(cells[-1], len(cells) - 1)
+        run.peak, sources = json.loads(cells.pop().outputs[0].text)
+        for name, real in sources:
+            run.sources[name] = run.sources.get(name, True) and real
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        run.seconds = time.monotonic() - began
+        known = isinstance(error, CellExecutionError)
+        reason = f"{error.ename}: {error.evalue}" if known else str(error)
+        run.error = f"cell {index}: {reason.strip()}"
 
 
 def table(header, rows):
     """Print rows under a header in columns as wide as they need to be."""
     lines = [[str(item) for item in row] for row in [header, *rows]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = [item.ljust(width) for item, width in zip(line, widths, strict=True)]
         print("  ".join(cells).rstrip(), flush=True)
 
 
-def peak(run):
-    """Peak memory for a table, blank where the system does not tell (Windows)."""
-    return f"{run.peak:.0f}" if run.peak else ""
+def execute_all(paths, where, judge, at_a_time, switches):
+    """Execute notebooks, judge each one when it is done, and print a table; return the failures."""
+
+    async def one(path, free):
+        async with free:
+            run = await execute(path, where, **switches)
+        result = judge(run)
+        print(f"{path.name}: {result}", flush=True)
+        return path.name, f"{run.seconds:.1f}", f"{run.peak:.0f}", result
+
+    async def every():
+        free = asyncio.Semaphore(at_a_time)
+        return await asyncio.gather(*[one(path, free) for path in paths])
+
+    rows = asyncio.run(every())
+    table(("notebook", "seconds", "peak MB", "result"), rows)
+    return sum(result.startswith("FAILED") for *_, result in rows)
 
 
 def write_back(paths, offline):
-    """Execute and write back what came from the real images; return the number of failures."""
-    rows, failures = [], 0
-    for path in paths:
-        print(f"running {path.name}", flush=True)
-        build = ROOT / "build" / "notebooks" / path.stem
-        run = execute(path, build, VAELAB_STRICT="1", **offline)
-        if run.error or run.stand_ins:
-            target = build / path.name
-            failures += bool(run.error)
-            why = run.error or f"stand-in for {', '.join(run.stand_ins)}, so not written back"
-        else:
-            target, why = path, "written"
-            (ROOT / "figures").mkdir(exist_ok=True)
-            for figure in run.figures.iterdir():
-                shutil.copy(figure, ROOT / "figures" / figure.name)
-        save(run, target)
-        size = f"{target.stat().st_size / 1000:.0f}"
-        rows.append((path.name, f"{run.seconds:.1f}", peak(run), size, target.relative_to(ROOT), why))
-    table(("notebook", "seconds", "peak MB", "kB", "where", "result"), rows)
-    return failures
+    """Execute one by one and write back what came from the real images; return the failures."""
+    return execute_all(paths, "notebooks", kept, 1, {"VAELAB_STRICT": "1", **offline})
+
+
+def kept(run):
+    """Put a result where it belongs, and say where that is."""
+    there = f"see {run.build.relative_to(ROOT).as_posix()}"
+    if run.error:
+        return f"FAILED: {run.error}, {there}"
+    if run.stand_ins:
+        return f"stand-in for {run.stand_ins}, so not written back: {there}"
+    if not atomic.write(run.path, run.text(), run.before):
+        return f"FAILED: the notebook was edited while it ran, so it was left alone: {there}"
+    (ROOT / "figures").mkdir(exist_ok=True)
+    for figure in (run.build / "figures").iterdir():
+        atomic.write(ROOT / "figures" / figure.name, figure.read_bytes())
+    return "written"
 
 
 def check(paths, offline):
-    """Execute into build/ and print time and memory; return the number of failures."""
-    rows, failures = [], 0
-    for path in paths:
-        print(f"running {path.name}", flush=True)
-        build = ROOT / "build" / "check" / path.stem
-        run = execute(path, build, VAELAB_STRICT="1", **offline)
-        save(run, build / path.name)
-        verdict, failed = "passed", True
-        if run.error:
-            verdict = f"FAILED: {run.error}"
-        elif run.stand_ins and not offline:
-            verdict = f"FAILED: no real images of {', '.join(run.stand_ins)}"
-        elif run.seconds > 2 * SECONDS_LIMIT:
-            verdict = f"FAILED: more than twice the {SECONDS_LIMIT} s it may take"
-        else:
-            failed = False
-            if run.seconds > SECONDS_LIMIT:
-                verdict = f"passed; notice: over its {SECONDS_LIMIT} s (a busy machine, or too slow)"
-        failures += failed
-        rows.append((path.name, f"{run.seconds:.1f}", peak(run), verdict))
-    table(("notebook", "seconds", "peak MB", "result"), rows)
-    return failures
+    """Execute two at a time, with one thread each, into build/check/; return the failures."""
+    switches = {"VAELAB_STRICT": "1", **ONE_THREAD, **offline}
+    return execute_all(paths, "check", lambda run: verdict(run, offline), 2, switches)
+
+
+def verdict(run, offline):
+    """What --check says about a run."""
+    limit = SECONDS[kind(run.nb, run.path)]
+    if run.error:
+        return f"FAILED: {run.error}"
+    if run.stand_ins and not offline:
+        return f"FAILED: no real images of {run.stand_ins}"
+    if run.seconds > 2 * limit:
+        return f"FAILED: more than twice the {limit} s it may take"
+    if run.seconds > limit:
+        return f"passed; notice: over its {limit} s (a busy machine, or too slow)"
+    return "passed"
 
 
 def broken_claims(nb):
     """Lines of claims that did not hold, from an execution that was not strict."""
-    texts = [text for cell in nb.cells for output in cell.get("outputs", []) for text in texts_of(output)]
-    return [line.strip() for text in texts for line in text.splitlines() if "did not hold here" in line]
-
-
-def texts_of(output):
-    """The plain texts of one output."""
-    return [text for text in (output.get("text"), output.get("data", {}).get("text/plain")) if text]
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
+    texts = [
+        output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs
+    ]
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    failed = ("did not hold here", "holds for its control as well")
+    return [line for line in lines if any(words in line for words in failed)]
 
 
 def over_seeds(paths, seeds, dataset, offline):
-    """Execute with several seeds, not strict, and print every claim that failed; return their number."""
-    failures, runs = [], []
+    """Execute one by one with each seed, and print every claim that failed; return their number."""
+    switches = offline | {"VAELAB_STRICT": "0"} | ({"VAELAB_DATASET": dataset} if dataset else {})
+    failures = []
     for path in paths:
         for seed in seeds:
-            switches = {"VAELAB_STRICT": "0", "VAELAB_SEED": str(seed), **offline}
-            if dataset:
-                switches["VAELAB_DATASET"] = dataset
-            run = execute(path, ROOT / "build" / "seeds" / path.stem, **switches)
+            run = asyncio.run(execute(path, "seeds", VAELAB_SEED=str(seed), **switches))
             problems = broken_claims(run.nb) + ([run.error] if run.error else [])
-            images = ", ".join(f"{name}{'' if real else ' (stand-in)'}" for name, real in run.sources.items())
-            runs.append((path.name, seed, f"{run.seconds:.1f}", images, len(problems)))
             failures += [(path.name, seed, problem) for problem in problems]
-            print(f"{path.name} seed {seed}: {len(problems)} failed, {run.seconds:.1f} s", flush=True)
-    table(("notebook", "seed", "seconds", "images", "failed"), runs)
-    if failures:
-        print()
-        table(("notebook", "seed", "what failed"), failures)
-    print("every claim held" if not failures else f"{len(failures)} claims failed")
+            stand_in = f", stand-in for {run.stand_ins}" if run.stand_ins else ""
+            told = f"{len(problems)} failed, {run.seconds:.1f} s{stand_in}"
+            print(f"{path.name} seed {seed}: {told}", flush=True)
+    table(("notebook", "seed", "what failed"), failures or [("", "", "nothing: every claim held")])
     return len(failures)
 
 
@@ -271,7 +293,7 @@ def status(paths):
         changed = [name for name in now if found.get(name) != now[name]]
         rows.append((path.name, f"stale: {' and '.join(changed)} changed" if changed else "fresh"))
     table(("notebook", "outputs"), rows)
-    return sum(row[1] != "fresh" for row in rows)
+    return sum(outputs != "fresh" for _, outputs in rows)
 
 
 def seed_range(text):
@@ -280,38 +302,43 @@ def seed_range(text):
     return [seed for low, _, high in parts for seed in range(int(low), int(high or low) + 1)]
 
 
+def find(folder=ROOT / "notebooks"):
+    """Every notebook in a folder and the folders in it, in order of their names."""
+    found = [path for path in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
+    return sorted(found, key=lambda path: path.name)
+
+
 def selected(names, folder=ROOT / "notebooks"):
-    """The notebooks whose file names start with one of `names` (all without names)."""
-    found = sorted(folder.glob("*.ipynb"))
+    """The notebooks that are named by a path or by the start of their name (all without names)."""
+    chosen = [] if names else find(folder)
     for name in names:
-        if not any(path.name.startswith(name) for path in found):
-            known = ", ".join(path.stem for path in found)
+        path = Path(name).resolve()
+        matching = [there for there in find(folder) if there.name.startswith(name)]
+        found = [path] if path.is_file() else find(path) if path.is_dir() else matching
+        if not found:
+            known = ", ".join(there.stem for there in find(folder))
             raise SystemExit(f"no notebook starts with {name!r}; there are: {known}")
-    return [path for path in found if not names or path.name.startswith(tuple(names))]
+        chosen += found
+    return chosen
 
 
 def main():
     """Do what the command line asks."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NN", help="start of a notebook's name (default: all)")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NN", help="numbers or paths (default: all)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="execute into build/check/, judge time and claims")
-    what.add_argument("--seeds", type=seed_range, help='run the claims over seeds, for example "0-4"')
+    what.add_argument(
+        "--check", action="store_true", help="judge time and claims, write nothing back"
+    )
+    what.add_argument("--seeds", type=seed_range, help='run the claims over seeds, e.g. "0-4"')
     what.add_argument("--status", action="store_true", help="say which notebooks are stale")
     parser.add_argument("--dataset", help="VAELAB_DATASET for --seeds")
-    parser.add_argument("--offline", action="store_true", help="embedded images: no network, no data folder")
+    parser.add_argument("--offline", action="store_true", help="embedded images, no network")
     args = parser.parse_args()
     if args.dataset and args.seeds is None:
         parser.error("--dataset goes with --seeds")
-    paths = selected([name for names in args.names for name in names.split()])
-    if not paths:
-        print("no notebooks yet")
-        return 0
-    offline = {}
-    if args.offline:
-        empty = ROOT / "build" / "no-data"
-        empty.mkdir(parents=True, exist_ok=True)
-        offline = {"VAELAB_OFFLINE": "1", "VAELAB_DATA": str(empty)}
+    paths = selected(args.names)
+    offline = OFFLINE if args.offline else {}
     if args.status:
         failures = status(paths)
     elif args.check:

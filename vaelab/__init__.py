@@ -1,50 +1,23 @@
 """vaelab: how variational autoencoders fail, why, how to see it, and what fixes it."""
 
-from . import plots, settings
-from .checkup import Finding, Report, checkup
-from .data import ImageSet, Scaling, load
+import importlib
+
+from . import settings
+from .clinic import checkup, measure_loss
+from .data import load
 from .diagnostics import (
-    Landmarks,
-    Saturation,
     active_units,
-    batchnorm_bound,
     code_swap,
-    collapse_threshold,
-    entropy_floor,
+    elbo_terms,
     evaluate,
-    frechet_distance,
     landmarks,
-    largest_variance,
-    mean_image_loss,
     output_variance,
     posterior,
     probe,
     reachable_floor,
-    saturation,
-    share_out_of_reach,
-    watch_saturation,
 )
-from .elbo import (
-    effective_beta,
-    elbo_terms,
-    free_bits,
-    gaussian_kl,
-    implied_sigma2,
-    loss_coefficients,
-    measure_beta,
-    rescale,
-)
-from .latents import (
-    count_islands,
-    elbo_surgery,
-    fit_prior,
-    interpolate,
-    prior_grid,
-    prior_quantiles,
-    project,
-    same_class_neighbours,
-    two_sample_test,
-)
+from .elbo import effective_beta, free_bits, gaussian_kl, implied_sigma2, rescale
+from .latents import elbo_surgery, fit_prior, project, two_sample_test
 from .likelihoods import (
     Bernoulli,
     Categorical,
@@ -54,10 +27,11 @@ from .likelihoods import (
     Likelihood,
 )
 from .models import VAE, Autoencoder, conv_vae, linear_vae, mlp_vae, thread_000_vae, thread_004_vae
-from .ppca import LinearOptimum
-from .probing import LossForm, probe_loss
-from .teaching import LossLog, __version__, claim, compare_prediction, save_figure, setup
-from .training import History, fit
+from .saturation import saturation, watch_saturation
+from .scaling import Scaling
+from .teaching import LossLog, __version__, claim, compare_prediction, save_figure, setup, table
+from .threshold import LinearOptimum, collapse_spectrum, collapse_threshold, predicted_rate
+from .training import fit
 
 __all__ = [
     "VAE",
@@ -65,67 +39,57 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "ContinuousBernoulli",
-    "Finding",
     "Gaussian",
     "GaussianWithVariance",
-    "History",
-    "ImageSet",
-    "Landmarks",
     "Likelihood",
     "LinearOptimum",
-    "LossForm",
     "LossLog",
-    "Report",
-    "Saturation",
     "Scaling",
     "__version__",
     "active_units",
-    "batchnorm_bound",
     "checkup",
     "claim",
     "code_swap",
+    "collapse_spectrum",
     "collapse_threshold",
     "compare_prediction",
     "conv_vae",
-    "count_islands",
     "effective_beta",
     "elbo_surgery",
     "elbo_terms",
-    "entropy_floor",
     "evaluate",
     "fit",
     "fit_prior",
-    "frechet_distance",
     "free_bits",
     "gaussian_kl",
     "implied_sigma2",
-    "interpolate",
     "landmarks",
-    "largest_variance",
     "linear_vae",
     "load",
-    "loss_coefficients",
-    "mean_image_loss",
-    "measure_beta",
+    "measure_loss",
     "mlp_vae",
     "output_variance",
     "plots",
     "posterior",
-    "prior_grid",
-    "prior_quantiles",
+    "predicted_rate",
     "probe",
-    "probe_loss",
     "project",
     "reachable_floor",
     "rescale",
-    "same_class_neighbours",
     "saturation",
     "save_figure",
     "settings",
     "setup",
-    "share_out_of_reach",
+    "table",
     "thread_000_vae",
     "thread_004_vae",
     "two_sample_test",
     "watch_saturation",
 ]
+
+
+def __getattr__(name):
+    """`vaelab.plots` is imported when it is first used: matplotlib takes a second."""
+    if name == "plots":
+        return importlib.import_module(".plots", __name__)
+    raise AttributeError(f"module 'vaelab' has no attribute {name!r}")

@@ -1,61 +1,30 @@
-"""Measurements, each a few lines: what the data alone predicts, and what a trained model does."""
+"""Measurements on data and on any model, each a few lines: landmarks, terms, codes, outputs.
 
-import contextlib
+A model is any `nn.Module` that returns `(reconstruction, mu, logvar)`. What the functions share:
+adapter, inputs: for a model that returns or takes something else, as in `vaelab.adapt.call`.
+likelihood: what the reconstruction means, for a model without a `likelihood` of its own, such as
+`vaelab.Bernoulli()` for logits or `vaelab.Bernoulli(on="probabilities")` for a final sigmoid.
+Models are measured in evaluation mode. Model, data and random states are as before afterwards.
+"""
+
+import inspect
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import nn
 
-from .elbo import elbo_terms
+from .adapt import call, check_images, evaluating, pieces, unwrap
+from .elbo import gaussian_kl
 
 ACTIVE_THRESHOLD = 0.01
-BOUNDED = (nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid)
+BATCH = 1000
 
 
-def entropy_floor(x):
-    """Nats per image that no model can go below under cross-entropy: the entropy of x in [0, 1] itself."""
-    return _cross_entropy(x.double(), x.double()).item()
-
-
-def mean_image_loss(x_train, x_test):
-    """Cross-entropy in nats per image of the best constant answer, the mean training image."""
-    # Half a count more of each colour: a pixel that is black in all of training may not be so in the test.
-    m = (x_train.sum(0, keepdim=True, dtype=torch.float64) + 0.5) / (len(x_train) + 1)
-    return _cross_entropy(m.expand_as(x_test), x_test.double()).item()
-
-
-def linear_model_loss(x_train, x_test, latent_dim):
-    """Cross-entropy in nats per image of PCA with `latent_dim` components, from 20,000 images at most.
-
-    PCA leaves [0, 1], where cross-entropy is infinite, so its pictures are clipped to
-    [eps, 1 - eps], with the eps that is best on the training images.
-    """
-    from sklearn.decomposition import PCA
-
-    x_train = x_train[:: max(1, len(x_train) // 20_000)]
-    pca = PCA(latent_dim, svd_solver="randomized", random_state=0).fit(x_train.flatten(1).cpu().numpy())
-
-    def rebuild(x):
-        codes = pca.transform(x.flatten(1).cpu().numpy())
-        return torch.from_numpy(pca.inverse_transform(codes)).double(), x.flatten(1).cpu().double()
-
-    fitted, target = rebuild(x_train[:5000])
-    eps = min((0.003, 0.01, 0.02, 0.04, 0.08), key=lambda e: _cross_entropy(fitted.clamp(e, 1 - e), target))
-    fitted, target = rebuild(x_test)
-    return _cross_entropy(fitted.clamp(eps, 1 - eps), target).item()
-
-
-def _cross_entropy(p, x):
-    """Mean over images of the summed cross-entropy of x under probabilities p; 0 log 0 is 0."""
-    loss = -(torch.xlogy(x, p) + torch.xlogy(1 - x, 1 - p))
-    return loss.flatten(1).sum(1).mean()
+# ---- the data alone
 
 
 class Landmarks(NamedTuple):
-    """Where any run lies: floor (no model goes below), linear (PCA), mean_image (a collapsed model)."""
+    """Where a run lies: floor (no model is lower), linear (PCA), mean_image (a collapsed model)."""
 
     floor: float
     linear: float
@@ -63,9 +32,10 @@ class Landmarks(NamedTuple):
 
 
 def landmarks(x_train, x_test, latent_dim=20):
-    """The three landmarks of cross-entropy on the test images, in nats per image. Seconds, no training.
+    """The three landmarks of cross-entropy on the test images, in nats per image, without training.
 
-    x_train, x_test: [N, C, H, W] in [0, 1]. Raises ValueError outside that range.
+    x_train, x_test: [N, C, H, W] in [0, 1]. latent_dim: components of the PCA. Raises ValueError
+    outside that range.
     """
     for name, x in {"x_train": x_train, "x_test": x_test}.items():
         _check_unit_range(name, x)
@@ -76,273 +46,293 @@ def landmarks(x_train, x_test, latent_dim=20):
     )
 
 
-def collapse_threshold(x, loss="cross_entropy"):
-    """The beta (cross-entropy on logits) or sigma^2 (squared error) beyond which total collapse is stable.
+def entropy_floor(x):
+    """The cross-entropy that no model goes below, in nats per image: the entropy of x in [0, 1]."""
+    return _cross_entropy(x.double(), x.double()).item()
 
-    It comes from the data alone: the largest eigenvalue of H^-1/2 C H^-1/2, with C the covariance
-    of the pixels, m the mean image and H = diag(m (1 - m)); for squared error with an identity
-    output, of C itself. At the mean image a code along direction v lowers the reconstruction by
-    its variance times that eigenvalue and costs as much KL as beta says (Lucas et al. 2019,
-    arXiv 1911.02469, for the linear VAE; design section 3).
 
-    x: [N, ...], training data; in [0, 1] for cross-entropy. Raises ValueError otherwise.
+def mean_image_loss(x_train, x_test):
+    """Cross-entropy in nats per image of the best constant answer, the mean training image."""
+    # Half a count more of each colour: a pixel that is black in all of training may be lit later.
+    sums = x_train.sum(0, keepdim=True, dtype=torch.float64)
+    mean = (sums + 0.5) / (len(x_train) + 1)
+    return _cross_entropy(mean.expand_as(x_test), x_test.double()).item()
+
+
+def linear_model_loss(x_train, x_test, latent_dim):
+    """Cross-entropy in nats per image of PCA with `latent_dim` components, from 20,000 at most.
+
+    PCA leaves [0, 1], where cross-entropy is infinite, so its pictures are clipped to
+    [eps, 1 - eps], with the eps that is best on the training images.
     """
-    if loss not in ("cross_entropy", "squared_error"):
-        raise ValueError(f"loss must be 'cross_entropy' or 'squared_error', got {loss!r}")
-    x = x.flatten(1).float().cpu()
-    m = x.mean(0, dtype=torch.float64)
-    centred = x - m.float()
-    if loss == "cross_entropy":
-        _check_unit_range("x", x)
-        h = m * (1 - m)
-        # A pixel that never changes has no covariance either, whatever its weight.
-        centred *= torch.where(h > 0, h.clamp(min=1e-12).rsqrt(), 0.0).float()
-    if centred.abs().max() < 1e-6:
-        return 0.0  # identical images: nothing to encode
-    return largest_variance(centred)
+    from sklearn.decomposition import PCA
 
+    few = x_train[:: math.ceil(len(x_train) / 20_000)]
+    few = few.flatten(1).cpu().numpy()
+    components = min(latent_dim, *few.shape)
+    pca = PCA(components, svd_solver="randomized", random_state=0).fit(few)
 
-def largest_variance(centred):
-    """The largest eigenvalue of the covariance of centred data [N, D] (population variance), by Lanczos."""
-    from scipy.sparse.linalg import svds
+    def clipped_loss(flat, eps):
+        rebuilt = torch.from_numpy(pca.inverse_transform(pca.transform(flat))).double()
+        return _cross_entropy(rebuilt.clamp(eps, 1 - eps), torch.from_numpy(flat).double()).item()
 
-    n, d = centred.shape
-    if min(n, d) == 1:
-        return (centred.square().sum() / n).item()
-    start = np.random.default_rng(0).normal(size=min(n, d))
-    return float(svds(centred.numpy(), k=1, v0=start, return_singular_vectors=False)[0]) ** 2 / n
+    losses = {eps: clipped_loss(few[:5000], eps) for eps in (0.003, 0.01, 0.02, 0.04, 0.08)}
+    best = min(losses, key=losses.get)
+    return clipped_loss(x_test.flatten(1).cpu().numpy(), best)
 
 
 def reachable_floor(x, low, high):
-    """E[(x - clip(x, low, high))^2], the squared error per value that no output in [low, high] avoids."""
+    """The squared error per value that no output in [low, high] avoids: E[(x - clip(x))^2].
+
+    Raises ValueError unless low is below high. Threads 002 and 004.
+    """
     if not low < high:
         raise ValueError(f"low must be below high, got low={low}, high={high}")
     return (x - x.clamp(low, high)).double().square().mean().item()
 
 
-def share_out_of_reach(x, low, high):
-    """The share of the values of x that an output confined to [low, high] cannot equal, 0 to 1."""
-    if not low < high:
-        raise ValueError(f"low must be below high, got low={low}, high={high}")
-    return ((x < low) | (x > high)).double().mean().item()
+# ---- any model
 
 
-@torch.no_grad()
-def posterior(model, x, batch_size=1000):
+class ElboTerms(NamedTuple):
+    """reconstruction [N] and kl [N, L], in nats."""
+
+    reconstruction: torch.Tensor
+    kl: torch.Tensor
+
+
+def posterior(model, x, *, adapter=None, inputs=None):
     """mu and logvar of q(z | x) for all of x, each [N, L] (logvar is None for an autoencoder)."""
-    parts = [model.encode(batch) for batch in x.split(batch_size)]
-    mu = torch.cat([mu for mu, _ in parts])
-    return mu, None if parts[0][1] is None else torch.cat([logvar for _, logvar in parts])
+    parts = _measure_in_pieces(model, x, adapter, inputs, 0, lambda outputs, _: outputs[1:])
+    mu, logvar = zip(*parts, strict=True)
+    return torch.cat(mu), None if logvar[0] is None else torch.cat(logvar)
 
 
-def active_units(mu, threshold=ACTIVE_THRESHOLD):
-    """How many latents have Var_x(mu) > threshold (Burda et al. 2015, arXiv 1509.00519). mu: [N, L]."""
+def elbo_terms(model, x, *, likelihood=None, adapter=None, inputs=None, seed=0):
+    """Reconstruction [N] at one sampled z, and KL [N, L], in nats: -ELBO is their sum per image.
+
+    For an autoencoder (logvar None) the KL is zero. Raises ValueError for a model whose likelihood
+    is not known, and names the ones that fit.
+    """
+    model = unwrap(model)
+    nll = _known_likelihood(model, likelihood, x, adapter, inputs).nll
+
+    def terms(outputs, x):
+        return nll(outputs.reconstruction, x), _kl(outputs)
+
+    parts = _measure_in_pieces(model, x, adapter, inputs, seed, terms, likelihood)
+    reconstruction, kl = zip(*parts, strict=True)
+    return ElboTerms(torch.cat(reconstruction), torch.cat(kl))
+
+
+def evaluate(model, x, *, likelihood=None, adapter=None, inputs=None, seed=0):
+    """Reconstruction, KL and their sum in nats per image, and active units, as a dict.
+
+    Keys: reconstruction, kl, negative_elbo, active_units. Errors as in `elbo_terms`.
+    """
+    model = unwrap(model)
+    nll = _known_likelihood(model, likelihood, x, adapter, inputs).nll
+
+    def terms(outputs, x):
+        return nll(outputs.reconstruction, x), _kl(outputs).sum(1), outputs.mu
+
+    parts = _measure_in_pieces(model, x, adapter, inputs, seed, terms, likelihood)
+    errors, kls, mus = (torch.cat(column) for column in zip(*parts, strict=True))
+    reconstruction, kl = errors.double().mean().item(), kls.double().mean().item()
+    return {
+        "reconstruction": reconstruction,
+        "kl": kl,
+        "negative_elbo": reconstruction + kl,
+        "active_units": active_units(mus),
+    }
+
+
+def active_units(model, x=None, *, threshold=ACTIVE_THRESHOLD, adapter=None, inputs=None):
+    """How many latents have Var_x(mu) > threshold (Burda et al. 2015, arXiv 1509.00519).
+
+    model: any model, with x [N, ...]; or mu [N, L] itself. An untrained encoder can have all its
+    latents active by this count (it does on z-scores), so it says little without the KL beside it.
+    """
+    if isinstance(model, torch.Tensor):
+        mu = model
+    elif x is None:
+        raise ValueError("x is None: give active_units(model, x), or mu [N, L] alone")
+    else:
+        mu, _ = posterior(model, x, adapter=adapter, inputs=inputs)
     return int((mu.var(0, correction=0) > threshold).sum())
 
 
-@torch.no_grad()
-def output_variance(model, x):
-    """Variance across inputs of the shown reconstruction, averaged over values: 0 when all outputs agree."""
-    return model.reconstruct(x).var(0, correction=0).mean().item()
+def output_variance(model, x, *, adapter=None, inputs=None, seed=0):
+    """Variance across images of what the model shows, averaged over values; 0 if all outputs agree.
 
-
-@torch.no_grad()
-def code_swap(model, x, seed=0, batch_size=1000):
-    """Reconstruction in nats per image from an image's own code, and from the next image's: (own, swapped).
-
-    The codes are sampled. Equal numbers mean that the decoder ignores its code; in a healthy model
-    the second is worse than the mean image. x: [N, ...] in random order.
+    In squared units of x. What the noise of the codes adds is not counted: the outputs of two
+    passes are compared. Divided by the data's own variance, `x.var(0, correction=0).mean()`, it is
+    the share of that variance which the outputs follow. An untrained network's outputs vary a
+    little as well, so compare with one.
     """
-    generator = torch.Generator(x.device).manual_seed(seed)
-    mu, logvar = posterior(model, x, batch_size)
-    z = model.reparameterise(mu, logvar, generator)
-    was_training = model.training
-    model.eval()
-    own, swapped = (
-        torch.cat([
-            model.likelihood.nll(model.decode(codes), images)
-            for codes, images in zip(z.roll(shift, 0).split(batch_size), x.split(batch_size), strict=True)
-        ]).double().mean().item()
-        for shift in (0, 1)
-    )  # fmt: skip
-    model.train(was_training)
-    return own, swapped
+    model = unwrap(model)
+
+    def picture(outputs, _):
+        return mean_picture(model, outputs.reconstruction).float()
+
+    first = torch.cat(_measure_in_pieces(model, x, adapter, inputs, seed, picture))
+    second = torch.cat(_measure_in_pieces(model, x, adapter, inputs, seed + 1, picture))
+    # Noise of two passes is independent, so it drops out of their covariance.
+    covariance = (first - first.mean(0)) * (second - second.mean(0))
+    return max(covariance.double().mean().item(), 0.0)
+
+
+def code_swap(model, x, *, likelihood=None, decode=None, adapter=None, inputs=None, seed=0):
+    """Error per image from an image's own sampled code, and from another image's: (own, swapped).
+
+    Equal numbers mean that the decoder ignores its code. The errors are nats of the likelihood, or
+    summed squared errors where there is none. decode: codes [B, L] (and inputs) -> reconstruction,
+    default model.decode or model.decoder. x: [N, ...] in random order.
+    Raises ValueError if there is no decoder to be found.
+    """
+    model = unwrap(model)
+    mu, logvar = posterior(model, x, adapter=adapter, inputs=inputs)
+    decode = decode or getattr(model, "decode", None) or getattr(model, "decoder", None)
+    if decode is None:
+        raise ValueError("the model has no decode or decoder: name it, decode=model.my_decoder")
+    likelihood = likelihood or likelihood_of(model)
+    nll = _squared_error if likelihood is None else likelihood.nll
+    z = sample_posterior(mu, logvar, seed)
+
+    def mean_error(codes):
+        errors = []
+        for (images, others), part in zip(
+            pieces(x, inputs, BATCH), codes.split(BATCH), strict=True
+        ):
+            reconstruction = _decoded(model, decode, part, others)
+            errors.append(nll(_shaped(reconstruction, images), images))
+        return torch.cat(errors).double().mean().item()
+
+    with evaluating(model, likelihood, decode, seed=seed):
+        return mean_error(z), mean_error(z.roll(1, 0))
 
 
 def probe(codes, labels, kind="neighbours"):
-    """Accuracy of a classifier that sees only codes [N, L]: fitted on the first half, tested on the second.
+    """Accuracy of a classifier that sees only codes [N, L]: fitted on one half, tested on one.
 
     kind: "neighbours" (five nearest) or "linear" (logistic regression on standardised codes). Both
     ignore the codes' scale: means that differ by a hair, far below the posterior's noise, can score
     as high as useful ones, so give them sampled codes as well.
+    Raises ValueError for another kind, or labels of another length.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    if kind not in ("neighbours", "linear"):
+    if len(labels) != len(codes):
+        raise ValueError(
+            f"labels must have one value for each of {len(codes)} codes, got {len(labels)}"
+        )
+    if kind == "neighbours":
+        classifier = KNeighborsClassifier(5)
+    elif kind == "linear":
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    else:
         raise ValueError(f"kind must be 'neighbours' or 'linear', got {kind!r}")
-    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-    classifier = KNeighborsClassifier(5) if kind == "neighbours" else linear
-    codes, labels, half = codes.detach().cpu().numpy(), labels.cpu().numpy(), len(codes) // 2
-    return float(classifier.fit(codes[:half], labels[:half]).score(codes[half:], labels[half:]))
+    codes, labels = codes.detach().cpu().numpy(), labels.cpu().numpy()
+    half = len(codes) // 2
+    classifier.fit(codes[:half], labels[:half])
+    return float(classifier.score(codes[half:], labels[half:]))
 
 
-@dataclass
-class Saturation:
-    """A bounded output layer on one batch, averaged over its values: see `saturation`.
-
-    preactivation: what goes into the activation. output: what comes out. saturated: share of outputs
-    within `margin` of a bound. slope: share of the gradient that passes, the activation's slope over
-    its largest. gradient: mean |dloss / dpreactivation|, NaN without a backward pass. share: of the
-    values that were selected.
-    """
-
-    preactivation: float
-    output: float
-    saturated: float
-    slope: float
-    gradient: float = math.nan
-    share: float = 1.0
+def sample_posterior(mu, logvar, seed=0):
+    """One code from each posterior, [N, L]; mu itself where logvar is None."""
+    if logvar is None:
+        return mu
+    generator = torch.Generator(mu.device).manual_seed(seed)
+    noise = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
+    return mu + torch.exp(0.5 * logvar) * noise
 
 
-def saturation(model, x, **options):
-    """Saturation of a bounded output layer on one batch x [B, ...], in the mode the model is in.
-
-    Options as in `watch_saturation`. Thread 000: a sigmoid whose inputs are far below zero passes no
-    gradient, and the squared error behind it can no longer bring its pixels back.
-    """
-    with torch.no_grad(), watch_saturation(model, every_mode=True, **options) as rows:
-        model(x)
-    return rows[-1]
+def likelihood_of(model):
+    """The likelihood that a model of this package carries, or None."""
+    likelihood = getattr(unwrap(model), "likelihood", None)
+    return likelihood if hasattr(likelihood, "nll") and hasattr(likelihood, "mean") else None
 
 
-@contextlib.contextmanager
-def watch_saturation(model, layer=None, activation=None, select=None, margin=0.01, every_mode=False):
-    """A list that gets one `Saturation` a training step: `with watch_saturation(model) as rows: fit(...)`.
-
-    Without `layer`: a vaelab model's decoder and its likelihood, else the model's last nn.Sigmoid or nn.Tanh.
-    layer: an activation module, or any module whose output goes into `activation` ("sigmoid", "tanh").
-    select: callable from the model's input x to a mask that fits the output, to look at some values
-    only. every_mode: record in evaluation mode as well. Forward hooks do the work and are removed after
-    the block, whatever happens in it. An output without bounds has saturated 0 and slope 1.
-    """
-    rows, seen = [], {}
-    layer, function, takes_input = _output_layer(model, layer, activation)
-
-    def at_start(_, inputs):
-        seen["x"] = inputs[0]
-
-    def at_layer(_, inputs, output):
-        if model.training or every_mode:
-            values = inputs[0] if takes_input else output
-            chosen = slice(None) if select is None else select(seen["x"]).expand_as(values)
-            row = _measure_saturation(values.detach()[chosen], function, margin)
-            row.share = 1.0 if select is None else chosen.float().mean().item()
-            rows.append(row)
-            if values.requires_grad:
-                values.register_hook(lambda gradient: _keep_gradient(row, gradient[chosen]))
-
-    hooks = [model.register_forward_pre_hook(at_start), layer.register_forward_hook(at_layer)]
-    try:
-        yield rows
-    finally:
-        for hook in hooks:
-            hook.remove()
+def mean_picture(model, reconstruction):
+    """The picture of a reconstruction: the likelihood's mean, or the reconstruction itself."""
+    likelihood = likelihood_of(model)
+    return reconstruction if likelihood is None else likelihood.mean(reconstruction)
 
 
-def _keep_gradient(row, gradient):
-    row.gradient = gradient.abs().mean().item()
+def _measure_in_pieces(model, x, adapter, inputs, seed, measure, *owners):
+    """`measure(outputs, images)` of each piece of x, in evaluation mode; nothing is changed."""
+    check_images(model, x)
+    with evaluating(unwrap(model), adapter, *owners, seed=seed):
+        results = []
+        for images, others in pieces(x, inputs, BATCH):
+            outputs = call(model, images, adapter, others)
+            results.append(measure(outputs, images))
+        return results
 
 
-def _measure_saturation(values, function, margin):
-    with torch.enable_grad():
-        values = values.clone().requires_grad_()
-        output = function(values)
-        (slope,) = torch.autograd.grad(output.sum(), values)
-        ends = values.new_tensor([-1e6, 0.0, 1e6]).requires_grad_()
-        (steepest,) = torch.autograd.grad(function(ends).sum(), ends)
-    low, _, high = function(ends).tolist()
-    if high - low > 1e3:
-        return Saturation(values.mean().item(), output.mean().item(), 0.0, 1.0)
-    near = margin * (high - low)
-    flat = (output < low + near) | (output > high - near)
-    slope = slope.mean() / steepest[1]
-    return Saturation(values.mean().item(), output.mean().item(), flat.float().mean().item(), slope.item())
+def _kl(outputs):
+    """KL of each latent [B, L] in nats; zero without a posterior."""
+    mu, logvar = outputs.mu.flatten(1), outputs.logvar
+    return torch.zeros_like(mu) if logvar is None else gaussian_kl(mu, logvar.flatten(1))
 
 
-def _output_layer(model, layer, activation):
-    """The module to hook, the activation as a function, and whether it is the module's own."""
-    functions = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
-    if layer is None and hasattr(model, "likelihood"):
-        return model.decoder, model.likelihood.mean, False
-    if layer is None:
-        bounded = [module for module in model.modules() if isinstance(module, BOUNDED)]
-        if not bounded:
-            raise ValueError("the model has no nn.Sigmoid or nn.Tanh: name the module before the activation, "
-                             'layer=model.decoder, activation="sigmoid"')  # fmt: skip
-        layer = bounded[-1]
-    if isinstance(layer, BOUNDED):
-        return layer, layer.forward, True
-    if activation not in functions:
-        raise ValueError(f"activation must be one of {list(functions)} for this layer, got {activation!r}")
-    return layer, functions[activation], False
+def _known_likelihood(model, likelihood, x, adapter, inputs):
+    """The likelihood given or the model's own, or a ValueError that says which one to pass."""
+    likelihood = likelihood or likelihood_of(model)
+    if likelihood is not None:
+        return likelihood
+    images, others = next(pieces(x, inputs, 100))
+    with evaluating(model, adapter):
+        r = call(model, images, adapter, others).reconstruction
+    low, high = r.min().item(), r.max().item()
+    line = "vaelab.Bernoulli() if these are logits, vaelab.Gaussian(sigma2) for a squared error"
+    if 0 <= low and high <= 1:
+        line = 'vaelab.Bernoulli(on="probabilities") for a model that ends in a sigmoid'
+    raise ValueError(
+        f"the model has no likelihood, so its outputs in [{low:.3g}, {high:.3g}] have no nats: "
+        f"pass likelihood={line}"
+    )
 
 
-def batchnorm_bound(norm, share):
-    """The lowest mean that a BatchNorm layer's output can have over a `share` of its values.
-
-    Normalised values have mean 0 and variance 1, so the mean over a share p of them is at least
-    -sqrt((1 - p) / p), and beta - |gamma| sqrt((1 - p) / p) after the layer's own scale and shift
-    (their means over the channels), in training mode. Equality: the share all one value, the rest
-    another. Thread 000: with p of the pixels background no background is darker than its sigmoid.
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must lie in (0, 1], got {share!r}")
-    reach = math.sqrt((1 - share) / share)
-    return (norm.bias - norm.weight.abs() * reach).mean().item()
+def _decoded(model, decode, codes, inputs):
+    """The reconstruction of codes; a decoder with one parameter gets no other inputs."""
+    parameter = next(model.parameters(), codes)
+    codes = codes.to(parameter.dtype)
+    if inputs is None or _takes_one(decode):
+        return decode(codes).float()
+    if isinstance(inputs, dict):
+        return decode(codes, **inputs).float()
+    return decode(codes, *inputs).float()
 
 
-def frechet_distance(x, y, n_axes=30):
-    """How far apart two sets of images [N, ...] are as Gaussians, in squared units of x: 0 if both agree.
-
-    Measured along the first n_axes principal axes of x, the real images. Fréchet's distance is what
-    FID computes on a network's features; blur and wrong scale show in it, fine detail does not.
-    """
-    from sklearn.decomposition import PCA
-
-    pca = PCA(n_axes, random_state=0).fit(x.flatten(1).cpu().numpy())
-    a, b = (torch.from_numpy(pca.transform(t.detach().flatten(1).cpu().numpy())).double() for t in (x, y))
-    c, d = torch.cov(a.T), torch.cov(b.T)
-    overlap = torch.linalg.eigvals(c @ d).real.clamp(min=0).sqrt().sum()
-    return ((a.mean(0) - b.mean(0)).square().sum() + c.trace() + d.trace() - 2 * overlap).item()
+def _takes_one(function):
+    """Whether a function, or a module's forward, takes one argument."""
+    function = function.forward if isinstance(function, torch.nn.Module) else function
+    return len(inspect.signature(function).parameters) == 1
 
 
-@torch.no_grad()
-def evaluate(model, x, seed=0, batch_size=1000):
-    """Reconstruction, KL and their sum in nats per image, and active units, on x in eval mode.
+def _shaped(reconstruction, x):
+    """The reconstruction in x's shape, where the sizes agree."""
+    same = reconstruction.numel() == x.numel()
+    return reconstruction.reshape(x.shape) if same else reconstruction
 
-    The model's mode and the global random state are put back. Returns a dict with
-    reconstruction, kl, negative_elbo, active_units.
-    """
-    was_training = model.training
-    model.eval()
-    devices = [x.device] if x.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        terms = [elbo_terms(model, batch) for batch in x.split(batch_size)]
-    mu, _ = posterior(model, x, batch_size)
-    model.train(was_training)
-    reconstruction = torch.cat([t.reconstruction for t in terms]).double().mean().item()
-    kl = torch.cat([t.kl for t in terms]).double().sum(1).mean().item()
-    return {
-        "reconstruction": reconstruction, "kl": kl, "negative_elbo": reconstruction + kl,
-        "active_units": active_units(mu),
-    }  # fmt: skip
+
+def _squared_error(reconstruction, x):
+    return (reconstruction - x).flatten(1).square().sum(1)
+
+
+def _cross_entropy(p, x):
+    """Mean over images of the summed cross-entropy of x under probabilities p; 0 log 0 is 0."""
+    loss = -(torch.xlogy(x, p) + torch.xlogy(1 - x, 1 - p))
+    return loss.flatten(1).sum(1).mean()
 
 
 def _check_unit_range(name, x):
     low, high = x.min().item(), x.max().item()
     if low < 0 or high > 1 or math.isnan(low + high):
-        raise ValueError(f"{name} must lie in [0, 1] for cross-entropy, but spans [{low:.3g}, {high:.3g}]")
+        raise ValueError(
+            f"{name} must lie in [0, 1] for cross-entropy, but spans [{low:.3g}, {high:.3g}]"
+        )

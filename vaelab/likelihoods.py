@@ -43,10 +43,11 @@ class Likelihood(nn.Module):
             raise ValueError("x holds NaN or infinite values: clean the data before training")
         low, high = x.min().item(), x.max().item()
         if low < self.support[0] or high > self.support[1]:
+            lowest, highest = self.support
             raise ValueError(
                 f"x spans [{low:.3g}, {high:.3g}], but {self.name} is for values in "
-                f"[{self.support[0]:g}, {self.support[1]:g}]: rescale x (vaelab.Scaling.unit keeps "
-                "images in [0, 1]), or use a likelihood whose support is wide enough (vaelab.Gaussian)"
+                f"[{lowest:g}, {highest:g}]: rescale x (vaelab.Scaling.unit keeps images in "
+                "[0, 1]), or use a likelihood whose support is wide enough (vaelab.Gaussian)"
             )
 
     def extra_repr(self):
@@ -54,24 +55,35 @@ class Likelihood(nn.Module):
 
 
 class Bernoulli(Likelihood):
-    """Sigmoid + binary cross-entropy, on logits. For x in [0, 1]; exact for x in {0, 1}.
+    """Sigmoid + binary cross-entropy, on logits. For x in [0, 1].
 
-    On grey values the cross-entropy is a fine loss but not the log-likelihood of anything
-    (Loaiza-Ganem & Cunningham 2019, arXiv 1907.06845). Threads 001, 003 and 004.
+    on: "logits" (the default), or "probabilities" for a network that ends in a sigmoid of its own.
+    For grey values the cross-entropy is the expected negative log-likelihood of the image with its
+    pixels set to 0 or 1 at random (Loaiza-Ganem & Cunningham 2019, arXiv 1907.06845, compare it
+    with a density of the grey values themselves). Threads 001, 003 and 004.
     """
 
     name = "Bernoulli"
     support = (0.0, 1.0)
 
+    def __init__(self, on="logits"):
+        super().__init__()
+        if on not in ("logits", "probabilities"):
+            raise ValueError(f"on must be 'logits' or 'probabilities', got {on!r}")
+        self.on = on
+
     def nll(self, output, x):
-        loss = F.binary_cross_entropy_with_logits(output, x, reduction="none")
+        if self.on == "logits":
+            loss = F.binary_cross_entropy_with_logits(output, x, reduction="none")
+        else:
+            loss = F.binary_cross_entropy(output, x, reduction="none")
         return loss.flatten(1).sum(1)
 
     def mean(self, output):
-        return torch.sigmoid(output)
+        return torch.sigmoid(output) if self.on == "logits" else output
 
     def sample(self, output, generator=None):
-        return torch.bernoulli(torch.sigmoid(output), generator=generator)
+        return torch.bernoulli(self.mean(output), generator=generator)
 
 
 class ContinuousBernoulli(Likelihood):
@@ -79,7 +91,7 @@ class ContinuousBernoulli(Likelihood):
 
     At logit l the density is exp(l x) l / (exp(l) - 1). Its parameter sigmoid(l) is not its mean:
     0.1 has mean 0.33. Written by hand because `torch.distributions` clamps the parameter, so that
-    its mean never leaves [0.063, 0.937]. Loaiza-Ganem & Cunningham 2019, arXiv 1907.06845; thread 003.
+    its mean never leaves [0.063, 0.937]. Loaiza-Ganem & Cunningham 2019, arXiv 1907.06845.
     """
 
     name = "continuous Bernoulli"
@@ -88,17 +100,19 @@ class ContinuousBernoulli(Likelihood):
 
     def nll(self, output, x):
         away = self._away(output)
-        far = away * torch.where(output < 0, x, 1 - x) + torch.log(-torch.expm1(-away)) - away.log()
-        near = output.clamp(-1, 1)
-        near = near * (0.5 - x) + near**2 / 24 - near**4 / 2880 + near**6 / 181440
-        return torch.where(output.abs() < self.near_half, near, far).flatten(1).sum(1)
+        log_norm = torch.log(-torch.expm1(-away)) - away.log()
+        far = away * torch.where(output < 0, x, 1 - x) + log_norm
+        logit = output.clamp(-1, 1)
+        near = logit * (0.5 - x) + logit**2 / 24 - logit**4 / 2880 + logit**6 / 181440
+        loss = torch.where(output.abs() < self.near_half, near, far)
+        return loss.flatten(1).sum(1)
 
     def mean(self, output):
         away = self._away(output)
-        below = 1 / away + torch.exp(-away) / torch.expm1(-away)  # the mean at -|logit|, without cancellation
-        near = output.clamp(-1, 1)
-        near = 0.5 + near / 12 - near**3 / 720 + near**5 / 30240
+        below = 1 / away + torch.exp(-away) / torch.expm1(-away)  # the mean at -|logit|
         far = torch.where(output < 0, below, 1 - below)
+        logit = output.clamp(-1, 1)
+        near = 0.5 + logit / 12 - logit**3 / 720 + logit**5 / 30240
         return torch.where(output.abs() < self.near_half, near, far)
 
     def sample(self, output, generator=None):
@@ -113,50 +127,62 @@ class ContinuousBernoulli(Likelihood):
 
 
 class Gaussian(Likelihood):
-    """A mean with or without an activation, one variance for all values: squared error with its scale said.
+    """A mean, with or without an activation, and one variance: squared error with its scale said.
 
     sigma2: the variance of one value, in squared units of x. A number keeps it fixed; the plain sum
-    of squares is 1/2 (design table). "learned" makes its logarithm a parameter that trains with the
-    model. "optimal" sets it to the mean squared error, the value that minimises the nll (Rybkin et al.
-    2020, arXiv 2006.13202): of the batch in train mode, and a running average of those in eval mode,
-    so that an evaluation does not depend on how images are batched. Both begin at 1.
-    activation: None, "tanh" or "sigmoid", applied to the output before it is used as the mean.
+    of squares is 1/2. "learned" makes its logarithm a parameter that trains with the model.
+    "optimal" sets it to the mean squared error, which minimises the nll (Rybkin et al. 2020, arXiv
+    2006.13202): of the batch in train mode, and a running average of those in eval mode, so that an
+    evaluation does not depend on how images are batched. Both begin at 1.
+    activation: None, "tanh" or "sigmoid", applied to the output to give the mean.
     """
 
     name = "Gaussian"
-    activations = {None: lambda output: output, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
     memory = 0.95  # of the running average, about twenty batches
 
     def __init__(self, sigma2=0.5, activation=None):
         super().__init__()
         number = isinstance(sigma2, (int, float)) and 0 < sigma2 < math.inf
         if not number and sigma2 not in ("learned", "optimal"):
-            raise ValueError(f"sigma2 must be a positive number, 'learned' or 'optimal', got {sigma2!r}")
-        if activation not in self.activations:
+            raise ValueError(
+                f"sigma2 must be a positive number, 'learned' or 'optimal', got {sigma2!r}"
+            )
+        if activation not in (None, "tanh", "sigmoid"):
             raise ValueError(f"activation must be None, 'tanh' or 'sigmoid', got {activation!r}")
-        self.kind, self.activation = "fixed" if number else sigma2, activation
+        self.kind = "fixed" if number else sigma2
+        self.activation = activation
         if sigma2 == "learned":
             self.log_sigma2 = nn.Parameter(torch.zeros(()))
         else:
-            self.register_buffer("log_sigma2", torch.tensor(math.log(sigma2) if number else 0.0))
+            start = math.log(sigma2) if number else 0.0
+            self.register_buffer("log_sigma2", torch.tensor(start))
 
     @property
     def sigma2(self):
-        """The variance as a number, whether fixed, learned so far, or the running mean squared error."""
+        """The variance as a number: fixed, learned so far, or the running mean squared error."""
         return self.log_sigma2.exp().item()
 
     def nll(self, output, x):
-        squares = (self.mean(output) - x).flatten(1).square()
+        squares = (self.mean(output) - x).flatten(1).square()  # [B, D]
+        n_values = squares.shape[1]
         log_sigma2 = self.log_sigma2
         if self.kind == "optimal" and self.training:
-            # A constant: at the best sigma2 the nll does not change with it, so the gradient is the same.
-            mse = squares.detach().mean().clamp(min=1e-12)
-            log_sigma2 = mse.log()
-            self.log_sigma2.copy_(torch.log(self.memory * self.log_sigma2.exp() + (1 - self.memory) * mse))
-        return 0.5 * (squares.sum(1) * torch.exp(-log_sigma2) + squares[0].numel() * (log_sigma2 + LOG_2PI))
+            log_sigma2 = self._update_log_sigma2(squares.detach())
+        error = squares.sum(1) * torch.exp(-log_sigma2)
+        return 0.5 * (error + n_values * (log_sigma2 + LOG_2PI))
+
+    def _update_log_sigma2(self, squares):
+        """The batch's best log variance; the running average is brought up to date."""
+        # A constant: at the best sigma2 the nll does not change with it, nor does the gradient.
+        mse = squares.mean().clamp(min=1e-12)
+        average = self.memory * self.log_sigma2.exp() + (1 - self.memory) * mse
+        self.log_sigma2.copy_(average.log())
+        return mse.log()
 
     def mean(self, output):
-        return self.activations[self.activation](output)
+        if self.activation == "tanh":
+            return torch.tanh(output)
+        return torch.sigmoid(output) if self.activation == "sigmoid" else output
 
     def sample(self, output, generator=None):
         mean = self.mean(output)
@@ -168,11 +194,12 @@ class Gaussian(Likelihood):
 
 
 class GaussianWithVariance(Likelihood):
-    """The decoder outputs a mean and a log-variance for each value, kept within bounds (thread 003).
+    """A mean and a log-variance for each value, the latter kept within bounds (thread 003).
 
     sigma_range: the least and the largest standard deviation, in units of x, so standardise x
-    first. The bounds are soft (the gradient fades, it never jumps). None takes the guard away:
-    then a value that is always the same drives its variance to 0 and the likelihood to infinity.
+    first. The bounds are soft: the gradient fades, it never jumps, and a narrow range is exceeded a
+    little. None takes the guard away: then a value that is always the same drives its variance to 0
+    and the likelihood to infinity.
     """
 
     name = "Gaussian with variance"
@@ -181,12 +208,14 @@ class GaussianWithVariance(Likelihood):
     def __init__(self, sigma_range=(0.1, 10.0)):
         super().__init__()
         if sigma_range is not None and not 0 < sigma_range[0] < sigma_range[1] < math.inf:
-            raise ValueError(f"sigma_range must be (least, largest), both above 0, got {sigma_range}")
+            raise ValueError(
+                f"sigma_range must be (least, largest), both above 0, got {sigma_range}"
+            )
         self.sigma_range = sigma_range
 
     def nll(self, output, x):
         mean, logvar = self.mean(output), self.logvar(output)
-        loss = 0.5 * ((x - mean).square() * torch.exp(-logvar) + logvar + math.log(2 * math.pi))
+        loss = 0.5 * ((x - mean).square() * torch.exp(-logvar) + logvar + LOG_2PI)
         return loss.flatten(1).sum(1)
 
     def mean(self, output):
@@ -211,11 +240,11 @@ class GaussianWithVariance(Likelihood):
 
 
 class Categorical(Likelihood):
-    """Softmax + cross-entropy over quantised levels (van den Oord et al. 2016, arXiv 1601.06759; thread 003).
+    """Softmax + cross-entropy over quantised levels (van den Oord et al. 2016, arXiv 1601.06759).
 
-    x in [0, 1] is rounded to the nearest of `levels` values 0, 1/(levels - 1), ..., 1, and the nll is
-    that of the level. The decoder's last layer grows `levels`-fold: on thread 001's network 16 levels
-    make 5 million parameters and 256 would make 80 million.
+    x in [0, 1] is rounded to the nearest of `levels` values 0, 1/(levels - 1), ..., 1, and the nll
+    is that of the level. The decoder's last layer grows `levels`-fold: on thread 001's network 16
+    levels make 5 million parameters and 256 would make 80 million. Thread 003.
     """
 
     name = "categorical"

@@ -49,7 +49,9 @@ class VAE(nn.Module):
     def sample(self, n, generator=None):
         """n new pictures: the likelihood's mean at z drawn from the prior N(0, I)."""
         like = next(self.parameters())
-        z = torch.randn(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
+        z = torch.randn(
+            n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype
+        )
         return self.likelihood.mean(self.decode(z))
 
 
@@ -72,89 +74,106 @@ def mlp_vae(shape, latent_dim=20, hidden=400, likelihood=None):
     shape: of one x, e.g. (1, 28, 28) or (30,) for a table of 30 columns.
     """
     likelihood = likelihood if likelihood is not None else Bernoulli()
-    shape, size = _output_shape(shape, likelihood)
-    n_in = size // likelihood.outputs_per_value
+    n_in, shape_out, n_out = _sizes(shape, likelihood)
     encoder = nn.Sequential(
-        nn.Flatten(), nn.Linear(n_in, hidden), nn.ReLU(), nn.Linear(hidden, 2 * latent_dim)
+        nn.Flatten(),
+        nn.Linear(n_in, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, 2 * latent_dim),
     )
     decoder = nn.Sequential(
-        nn.Linear(latent_dim, hidden), nn.ReLU(), nn.Linear(hidden, size), nn.Unflatten(1, shape)
+        nn.Linear(latent_dim, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, n_out),
+        nn.Unflatten(1, shape_out),
     )
     return VAE(encoder, decoder, latent_dim, likelihood)
 
 
 def linear_vae(shape, latent_dim=30, likelihood=None):
-    """No hidden layer at all: with an identity Gaussian this is probabilistic PCA (Lucas et al. 2019)."""
+    """No hidden layer: with an identity Gaussian it is probabilistic PCA (Lucas et al. 2019)."""
     likelihood = likelihood if likelihood is not None else Bernoulli()
-    shape, size = _output_shape(shape, likelihood)
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(size // likelihood.outputs_per_value, 2 * latent_dim))
-    decoder = nn.Sequential(nn.Linear(latent_dim, size), nn.Unflatten(1, shape))
+    n_in, shape_out, n_out = _sizes(shape, likelihood)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(n_in, 2 * latent_dim))
+    decoder = nn.Sequential(nn.Linear(latent_dim, n_out), nn.Unflatten(1, shape_out))
     return VAE(encoder, decoder, latent_dim, likelihood)
 
 
 def conv_vae(shape, latent_dim=32, likelihood=None, channels=(16, 32)):
-    """Stride-2 convolutions and a linear layer, and the same backwards: the kind of network of thread 002.
+    """Stride-2 convolutions and a linear layer, and the same backwards, for data as in thread 002.
 
     shape: (C, H, W) of one image; H and W must be divisible by 2 ** len(channels), since each
     convolution halves the side. The thread posts no network: this one is small enough for a laptop.
     """
     likelihood = likelihood if likelihood is not None else Bernoulli()
-    (out, *side), _ = _output_shape(shape, likelihood)
+    _, (channels_out, *side), _ = _sizes(shape, likelihood)
     shrink = 2 ** len(channels)
     if len(side) != 2 or any(n % shrink for n in side):
-        raise ValueError(f"shape must be (C, H, W) with H and W divisible by {shrink}, got {tuple(shape)}")
-    small = (channels[-1], *(n // shrink for n in side))
-    widths = (int(shape[0]), *channels)
-    encoder, decoder = [], [nn.Linear(latent_dim, math.prod(small)), nn.Unflatten(1, small)]
-    for before, after in zip(widths[:-1], channels, strict=True):
-        encoder += [nn.Conv2d(before, after, 4, 2, 1), nn.LeakyReLU(0.2)]
-    for before, after in zip(channels[::-1], (*channels[-2::-1], out), strict=True):
-        decoder += [nn.LeakyReLU(0.2), nn.ConvTranspose2d(before, after, 4, 2, 1)]
-    encoder += [nn.Flatten(), nn.Linear(math.prod(small), 2 * latent_dim)]
+        raise ValueError(
+            f"shape must be (C, H, W) with H and W divisible by {shrink}, got {tuple(shape)}"
+        )
+    height, width = side
+    small = (channels[-1], height // shrink, width // shrink)
+    n_small = math.prod(small)
+
+    encoder = []
+    for n_in, n_out in itertools.pairwise((int(shape[0]), *channels)):
+        encoder += [nn.Conv2d(n_in, n_out, 4, 2, 1), nn.LeakyReLU(0.2)]
+    encoder += [nn.Flatten(), nn.Linear(n_small, 2 * latent_dim)]
+
+    decoder = [nn.Linear(latent_dim, n_small), nn.Unflatten(1, small)]
+    backwards = (*reversed(channels), channels_out)
+    for n_in, n_out in itertools.pairwise(backwards):
+        decoder += [nn.LeakyReLU(0.2), nn.ConvTranspose2d(n_in, n_out, 4, 2, 1)]
     return VAE(nn.Sequential(*encoder), nn.Sequential(*decoder), latent_dim, likelihood)
 
 
 def thread_000_vae(likelihood=None, batchnorm=False, latent_dim=8):
-    """The network of thread 000, for 64x64 RGB images: four strided convolutions each way, 8 latents.
+    """The network of thread 000, for 64x64 RGB images: four strided convolutions each way.
 
     The decoder ends in raw numbers; the likelihood owns the activation. Identity: `Gaussian(0.5)`
-    (the default), the thread's sigmoid with squared error: `Gaussian(0.5, "sigmoid")`, cross-entropy
-    on logits: `Bernoulli()`. batchnorm: the thread's BatchNorm2d(3) as the decoder's last module.
+    (the default), the thread's sigmoid with squared error: `Gaussian(0.5, "sigmoid")`,
+    cross-entropy on logits: `Bernoulli()`. batchnorm: the thread's BatchNorm2d(3) as the decoder's
+    last module.
     """
     likelihood = likelihood if likelihood is not None else Gaussian(0.5)
     features = 3 * likelihood.outputs_per_value
-    encoder, channels = [], (3, 8, 16, 32, 64)
-    for n_in, n_out in itertools.pairwise(channels):  # 64 -> 31 -> 14 -> 6 -> 2
+    encoder = []
+    for n_in, n_out in itertools.pairwise((3, 8, 16, 32, 64)):  # sides 64 -> 31 -> 14 -> 6 -> 2
         encoder += [nn.Conv2d(n_in, n_out, 4, stride=2), nn.LeakyReLU(0.01)]
     encoder += [nn.Flatten(), nn.Linear(64 * 2 * 2, 2 * latent_dim)]
+
     decoder = [nn.Linear(latent_dim, 64), nn.LeakyReLU(0.01), nn.Unflatten(1, (64, 1, 1))]
-    for n_in, n_out, kernel in ((64, 64, 5), (64, 64, 5), (64, 32, 6), (32, 16, 6)):  # 1 to 64
+    layers = ((64, 64, 5), (64, 64, 5), (64, 32, 6), (32, 16, 6))  # sides 1 -> 5 -> 13 -> 30 -> 64
+    for n_in, n_out, kernel in layers:
         decoder += [nn.ConvTranspose2d(n_in, n_out, kernel, stride=2), nn.LeakyReLU(0.01)]
     decoder += [nn.Conv2d(16, features, 1)]
-    decoder += [nn.BatchNorm2d(features)] if batchnorm else []
+    if batchnorm:
+        decoder += [nn.BatchNorm2d(features)]
     return VAE(nn.Sequential(*encoder), nn.Sequential(*decoder), latent_dim, likelihood)
 
 
 def thread_004_vae(shape, latent_dim=30, likelihood=None, variational=True):
-    """The network of thread 004's experiment: linear to `latent_dim`, linear heads, linear back, tanh.
+    """The network of thread 004: linear to `latent_dim`, linear heads, linear back, tanh.
 
     likelihood: default Gaussian with a tanh, sigma2 1/2 (the thread does not say one).
     variational=False is its vanilla autoencoder, without the heads.
     """
     likelihood = likelihood if likelihood is not None else Gaussian(activation="tanh")
-    shape, size = _output_shape(shape, likelihood)
-    to_code = [nn.Flatten(), nn.Linear(size // likelihood.outputs_per_value, latent_dim)]
-    decoder = nn.Sequential(nn.Linear(latent_dim, size), nn.Unflatten(1, shape))
+    n_in, shape_out, n_out = _sizes(shape, likelihood)
+    to_code = [nn.Flatten(), nn.Linear(n_in, latent_dim)]
+    decoder = nn.Sequential(nn.Linear(latent_dim, n_out), nn.Unflatten(1, shape_out))
     if not variational:
         return Autoencoder(nn.Sequential(*to_code), decoder, latent_dim, likelihood)
     encoder = nn.Sequential(*to_code, nn.Linear(latent_dim, 2 * latent_dim))
     return VAE(encoder, decoder, latent_dim, likelihood)
 
 
-def _output_shape(shape, likelihood):
-    """The decoder's output shape for one x of `shape`, and its number of values."""
+def _sizes(shape, likelihood):
+    """Numbers in one x, the decoder's output shape, and the numbers in that."""
     shape = tuple(int(n) for n in shape)
     if not shape or min(shape) < 1:
         raise ValueError(f"shape must be that of one x, such as (1, 28, 28) or (30,), got {shape}")
-    shape = (likelihood.outputs_per_value * shape[0], *shape[1:])
-    return shape, math.prod(shape)
+    first, *others = shape
+    shape_out = (likelihood.outputs_per_value * first, *others)
+    return math.prod(shape), shape_out, math.prod(shape_out)

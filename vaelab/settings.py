@@ -11,8 +11,8 @@ def _flag(name):
 
 
 def seed():
-    """The seed of every run: `$VAELAB_SEED`, default 0. Raises ValueError if it is not an integer."""
-    value = os.environ.get("VAELAB_SEED", "0").strip()
+    """The seed of every run: `$VAELAB_SEED`, default 0. Raises ValueError if it is no integer."""
+    value = os.environ.get("VAELAB_SEED", "").strip() or "0"
     if not value.lstrip("-").isdigit():
         raise ValueError(f"VAELAB_SEED must be a whole number, got {value!r}")
     return int(value)
@@ -24,9 +24,16 @@ def device():
     if not value:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(value)
+        device = torch.device(value)
     except RuntimeError:
         raise ValueError(f"VAELAB_DEVICE must be cpu, cuda, cuda:N or mps, got {value!r}") from None
+    cuda = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if cuda or (device.type == "mps" and not torch.backends.mps.is_available()):
+        raise ValueError(
+            f"VAELAB_DEVICE is {value!r}, but this machine has no such device: "
+            "unset it, or set it to cpu"
+        )
+    return device
 
 
 def dataset(default="mnist"):
@@ -39,7 +46,7 @@ def data_root():
     value = os.environ.get("VAELAB_DATA", "").strip()
     if value:
         path = Path(value).expanduser()
-        # A notebook runs in its own folder: a relative path is read from the project's root, if it is there.
+        # A notebook runs in its own folder: a relative path is read from the project's root.
         from_project = Path(__file__).resolve().parent.parent / path
         return from_project if from_project.exists() else path
     if os.name == "nt":

@@ -1,4 +1,4 @@
-"""What the notebooks teach with: claims that run, predictions, and the loss log."""
+"""What the notebooks teach with: claims that run, predictions, tables and the loss log."""
 
 import html
 import os
@@ -6,38 +6,45 @@ from pathlib import Path
 
 import torch
 
-from . import settings
+from . import settings, threads
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def setup():
-    """Begin a notebook: figure style, seed, and one line that says what it runs on. Returns the device."""
+    """Begin a notebook: figure style, seed, number of threads, and one line that says so.
+
+    Returns the device. Raises ValueError for a switch that cannot be obeyed.
+    """
     import matplotlib.pyplot as plt
 
     plt.style.use("vaelab.vaelab")
-    torch.manual_seed(settings.seed())
-    device = settings.device()
-    threads = torch.get_num_threads()
-    print(
-        f"vaelab {__version__}, torch {torch.__version__.split('+')[0]}, device {device}, "
-        f"{threads} CPU thread{'s' if threads != 1 else ''}, seed {settings.seed()}"
-    )
+    seed, device = settings.seed(), settings.device()
+    torch.manual_seed(seed)
+    choice = threads.choose()
+    version = torch.__version__.split("+")[0]
+    print(f"vaelab {__version__}, torch {version}, device {device}, {choice}, seed {seed}")
     return device
 
 
-def claim(text, condition, measured=""):
-    """Check a statement about training and print one line with what was measured.
+def claim(text, holds, control=None, measured=""):
+    """Check a statement about what was measured, and print one line.
 
-    text: the statement. condition: whether it holds here. measured: the numbers behind it.
-    Under VAELAB_STRICT=1 a claim that does not hold raises AssertionError; otherwise it prints
-    "did not hold here" and the notebook goes on.
+    text: the statement. holds: whether it holds here. control: the same condition evaluated on the
+    control, where it must not hold; None where there is none. measured: the numbers behind it.
+    A claim fails when `holds` is false or `control` is true. Under VAELAB_STRICT=1 a claim that
+    fails raises AssertionError; otherwise the line says so and the notebook goes on.
     """
-    holds = bool(condition)
-    line = f"{'holds' if holds else 'did not hold here'}: {text}" + (
-        f" [{measured}]" if measured != "" else ""
-    )
-    if not holds and settings.strict():
+    if not holds:
+        verdict = "did not hold here"
+    elif control:
+        verdict = "holds for its control as well, so it shows nothing"
+    else:
+        verdict = "holds"
+    line = f"{verdict}: {text}"
+    if str(measured):
+        line += f" [{measured}]"
+    if verdict != "holds" and settings.strict():
         raise AssertionError(line)
     print(line)
 
@@ -50,58 +57,79 @@ def compare_prediction(prediction, answer, measured):
     if prediction is None:
         return
     said = str(prediction).strip().lower()
-    verdict = "as you said" if said == answer else "not what you said; the surprise is worth a minute"
+    verdict = "as you said" if said == answer else "not what you said"
     print(f"You said {said}. Measured: {measured}. The answer is {answer}: {verdict}.")
 
 
-class LossLog:
-    """The loss log: one row a change, growing down the notebook. Show it by ending a cell with it."""
+def table(columns, rows, align="right"):
+    """A small table: end a cell with it, in a notebook or a plain script.
 
-    columns = ("what was changed", "beta", "reconstruction", "KL", "active units")
+    columns: headings. rows: lists of as many values. The first column is set left, the others as
+    `align` says ("right" or "left").
+    """
+    return Table(columns, rows, align)
+
+
+class Table:
+    """What `table` returns: HTML in a notebook, aligned text elsewhere."""
+
+    def __init__(self, columns, rows, align):
+        self.columns = [str(column) for column in columns]
+        self.rows = [[str(value) for value in row] for row in rows]
+        self.align = align
+
+    def __repr__(self):
+        lines = [self.columns, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = []
+        for line in lines:
+            first, *others = line
+            cells = [first.ljust(widths[0])]
+            for value, width in zip(others, widths[1:], strict=True):
+                cells.append(value.rjust(width) if self.align == "right" else value.ljust(width))
+            text.append("  ".join(cells).rstrip())
+        return "\n".join(text)
+
+    def _repr_html_(self):
+        head = self._html_row(self.columns, "th")
+        body = "".join(self._html_row(row, "td") for row in self.rows)
+        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+
+    def _html_row(self, values, tag):
+        cells = []
+        for number, value in enumerate(values):
+            side = "left" if number == 0 else self.align
+            cells.append(f'<{tag} style="text-align:{side}">{html.escape(value)}</{tag}>')
+        return f"<tr>{''.join(cells)}</tr>"
+
+
+class LossLog:
+    """The loss log: one row a change, growing down the notebook. Show it by ending a cell with it.
+
+    weight, reconstruction: headings of those columns. digits: of the reconstruction.
+    """
 
     def __init__(self, weight="beta", reconstruction="reconstruction", digits=1):
-        self.columns = (self.columns[0], weight, reconstruction, *self.columns[3:])
+        self.columns = ("what was changed", weight, reconstruction, "KL", "active units")
         self.rows, self.digits = [], digits
 
     def add(self, what, beta, history):
         """Add a run by its History (or by a dict as `evaluate` returns) and return the log."""
         end = history if isinstance(history, dict) else history.final
-        self.rows.append(
-            (what, f"{beta:,.3g}" if beta < 1000 else f"{beta:,.0f}",
-             f"{end['reconstruction']:.{self.digits}f}", f"{end['kl']:.2f}", str(end["active_units"]))
-        )  # fmt: skip
+        weight = f"{beta:,.3g}" if beta < 1000 else f"{beta:,.0f}"
+        error = f"{end['reconstruction']:.{self.digits}f}"
+        self.rows.append((what, weight, error, f"{end['kl']:.2f}", str(end["active_units"])))
         return self
 
     def __repr__(self):
-        table = [self.columns, *self.rows]
-        widths = [max(len(row[i]) for row in table) for i in range(len(self.columns))]
-        cells = [
-            [row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
-            for row in table
-        ]
-        return "\n".join("  ".join(row) for row in cells)
+        return repr(table(self.columns, self.rows))
 
     def _repr_html_(self):
-        return html_table(self.columns, self.rows)
-
-
-def html_table(columns, rows, align="right"):
-    """A small HTML table: first column left, the others as `align` says; every cell escaped."""
-
-    def line(cells, tag):
-        sides = ["left"] + [align] * (len(cells) - 1)
-        inside = "".join(
-            f'<{tag} style="text-align:{a}">{html.escape(str(c))}</{tag}>'
-            for a, c in zip(sides, cells, strict=True)
-        )
-        return f"<tr>{inside}</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    return f"<table><thead>{line(columns, 'th')}</thead><tbody>{body}</tbody></table>"
+        return table(self.columns, self.rows)._repr_html_()
 
 
 def save_figure(figure, name):
-    """Write a figure to `$VAELAB_FIGURES`/name for the README; does nothing where that is not set."""
+    """Write a figure to `$VAELAB_FIGURES`/name for the README; nothing where that is not set."""
     folder = os.environ.get("VAELAB_FIGURES", "").strip()
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -15,16 +15,22 @@ import nbformat
 import pytest
 from playwright.sync_api import Error, sync_playwright
 
+import lab as lab_tool
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCREENSHOTS = ROOT / "build" / "screenshots"
 TOKEN = "for-these-tests-only"
 TIMEOUT, RUN_TIMEOUT = 180, 600  # seconds for one step, and for all cells on a busy machine
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--no-first-run",
-]  # fmt: skip
-# No news box, no autosave beside the reader's, and every cell in the page, also those not scrolled to.
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+# No news box, and every cell in the page, also those not scrolled to.
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
@@ -54,10 +60,10 @@ def browser():
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """Address and folder of a JupyterLab on a copy of notebooks/, offline, with the embedded images."""
+    """Address and folder of a JupyterLab on a reader's copy of notebooks/, offline."""
     home = tmp_path_factory.mktemp("lab")
     folder = home / "notebooks"
-    shutil.copytree(ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    lab_tool.refresh(mine=folder)
     for name, values in SETTINGS.items():
         path = home / "settings" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +85,9 @@ def server(tmp_path_factory):
     ]  # fmt: skip
     log = home / "jupyter.log"
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT
+        )
     try:
         wait_for(f"http://127.0.0.1:{port}/api?token={TOKEN}", process, log)
         yield f"http://127.0.0.1:{port}", folder
@@ -116,14 +124,17 @@ class Lab:
         self.page.wait_for_function(
             """() => {
                 const panel = window.jupyterapp?.shell.currentWidget;
-                return panel?.sessionContext?.session?.kernel?.status === 'idle' && panel.content.model;
+                const kernel = panel?.sessionContext?.session?.kernel;
+                return kernel?.status === 'idle' && panel.content.model;
             }"""
         )
 
     def run_all(self, name):
-        """Open a notebook, clear it, choose Run > Run All Cells, wait; return the notebook as then saved."""
+        """Open a notebook, clear it, choose Run > Run All Cells; return it as it is then saved."""
         self.open(name)
-        self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+        self.page.evaluate(
+            "() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')"
+        )
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self.page.wait_for_function(
@@ -131,18 +142,22 @@ class Lab:
                 const panel = window.jupyterapp.shell.currentWidget;
                 const code = [...panel.content.model.cells].filter(
                     cell => cell.type === 'code' && cell.sharedModel.getSource().trim());
-                const failed = code.some(cell => cell.outputs.toJSON().some(o => o.output_type === 'error'));
-                const done = code.every(cell => cell.executionCount && cell.executionState !== 'running');
+                const failed = code.some(
+                    cell => cell.outputs.toJSON().some(o => o.output_type === 'error'));
+                const done = code.every(
+                    cell => cell.executionCount && cell.executionState !== 'running');
                 return failed || (done && panel.sessionContext.session.kernel.status === 'idle');
             }""",
             timeout=RUN_TIMEOUT * 1000,
         )
         self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
-        self.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.content.model.dirty")
+        self.page.wait_for_function(
+            "() => !window.jupyterapp.shell.currentWidget.content.model.dirty"
+        )
         return nbformat.read(self.folder / name, as_version=4)
 
     def figures(self):
-        """Width in pixels of every figure among the outputs in the page; 0 is a picture that did not load."""
+        """Width in pixels of every figure in the page; 0 is a picture that did not load."""
         pictures = self.page.locator(".jp-Notebook .jp-OutputArea-output img")
         return pictures.evaluate_all("all => all.map(one => one.complete ? one.naturalWidth : 0)")
 
@@ -167,7 +182,7 @@ class Lab:
 
 @pytest.fixture
 def lab(browser, server, request):
-    """A fresh JupyterLab page; its last sight is kept as a picture, whether the test passes or fails."""
+    """A fresh JupyterLab page; its last sight is kept as a picture, passed or failed."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     context.set_default_timeout(TIMEOUT * 1000)
     lab = Lab(context.new_page(), *server)

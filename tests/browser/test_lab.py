@@ -13,7 +13,10 @@ def test_run_all_cells(lab):
     lab.screenshots("00_start_here")
     assert list(rules.executed(nb, lab.folder / name)) == []
     assert list(rules.DEBRIS.findall(lab.output_text())) == []
-    assert lab.page.locator(".jp-Notebook [data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert (
+        lab.page.locator(".jp-Notebook [data-mime-type='application/vnd.jupyter.stderr']").count()
+        == 0
+    )
     drawn = [output for _, output in rules.outputs(nb) if "image/png" in output.get("data", {})]
     assert drawn and len(lab.figures()) == len(drawn)
     assert min(lab.figures()) > 0

@@ -1,4 +1,4 @@
-"""The slider of notebook 06, moved by keyboard as a reader moves it."""
+"""The slider of notebook 07, moved by keyboard as a reader moves it."""
 
 import pytest
 
@@ -8,7 +8,7 @@ pytestmark = pytest.mark.browser
 
 
 def test_the_slider_moves_the_picture(lab):
-    name = "06_latent_maps.ipynb"
+    name = "07_latent_maps.ipynb"
     nb = lab.run_all(name)
     assert list(rules.executed(nb, lab.folder / name)) == []
     assert list(rules.DEBRIS.findall(lab.output_text())) == []
@@ -25,10 +25,13 @@ def test_the_slider_moves_the_picture(lab):
         handle.focus()
         handle.press(key)
         lab.page.wait_for_function(
-            "before => document.querySelector('.jp-Notebook img.widget-image').src !== before", arg=seen[-1]
+            "before => document.querySelector('.jp-Notebook img.widget-image').src !== before",
+            arg=seen[-1],
         )
         seen.append(picture.get_attribute("src"))
     assert len(set(seen)) == 3
-    lab.page.wait_for_function("document.querySelector('.jp-Notebook img.widget-image').naturalWidth > 0")
+    lab.page.wait_for_function(
+        "document.querySelector('.jp-Notebook img.widget-image').naturalWidth > 0"
+    )
     assert "1.00" in lab.page.locator(".jp-Notebook .widget-readout").inner_text()
     lab.screenshot("latent_slider_end.png")

@@ -1,7 +1,8 @@
-"""The ward: small VAEs with one illness each, and healthy ones. A patient is a function in this file.
+"""The ward: small VAEs with one illness each, and healthy ones.
 
-It returns (model, x, loss) or (model, x, loss, options of checkup); its decorator names what must be found.
-Models are plain PyTorch, as strangers write them. Train only where the illness needs it.
+A patient is a function in this file. It returns (model, x, loss) or (model, x, loss, options of
+checkup); its decorator names what must be found. Models are plain PyTorch, as strangers write
+them. Train only where the illness needs it.
 """
 
 import functools
@@ -35,10 +36,19 @@ def healthy(build):
 
 
 class Net(nn.Module):
-    """A VAE as people write it: `reconstruction, mu, logvar = model(x)`, with hooks for mistakes."""
+    """A VAE as people write it, `reconstruction, mu, logvar = model(x)`, to make mistakes in."""
 
-    def __init__(self, shape=(1, 28, 28), latents=10, hidden=200, end=nn.Sigmoid, mu_end=nn.Identity,
-                 logvar_end=nn.Identity, norm=False, dropout=0.0):  # fmt: skip
+    def __init__(
+        self,
+        shape=(1, 28, 28),
+        latents=10,
+        hidden=200,
+        end=nn.Sigmoid,
+        mu_end=nn.Identity,
+        logvar_end=nn.Identity,
+        norm=False,
+        dropout=0.0,
+    ):
         super().__init__()
         d = math.prod(shape)
         inside = [nn.BatchNorm1d(hidden)] if norm else []
@@ -66,19 +76,33 @@ class ConvNet(nn.Module):
         super().__init__()
         small = side // 4
         self.encoder = nn.Sequential(
-            nn.Conv2d(channels, 16, 4, 2, 1), nn.BatchNorm2d(16), nn.LeakyReLU(0.2),
-            nn.Conv2d(16, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.LeakyReLU(0.2), nn.Flatten(),
+            nn.Conv2d(channels, 16, 4, 2, 1),
+            nn.BatchNorm2d(16),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(16, 32, 4, 2, 1),
+            nn.BatchNorm2d(32),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
             nn.Linear(32 * small**2, 2 * latents),
-        )  # fmt: skip
+        )
         self.decoder = nn.Sequential(
-            nn.Linear(latents, 32 * small**2), nn.LeakyReLU(0.2), nn.Unflatten(1, (32, small, small)),
-            nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.BatchNorm2d(16), nn.LeakyReLU(0.2),
-            nn.ConvTranspose2d(16, channels, 4, 2, 1), *([end()] if end else []),
-        )  # fmt: skip
+            nn.Linear(latents, 32 * small**2),
+            nn.LeakyReLU(0.2),
+            nn.Unflatten(1, (32, small, small)),
+            nn.ConvTranspose2d(32, 16, 4, 2, 1),
+            nn.BatchNorm2d(16),
+            nn.LeakyReLU(0.2),
+            nn.ConvTranspose2d(16, channels, 4, 2, 1),
+            *([end()] if end else []),
+        )
 
     def forward(self, x):
         mu, logvar = self.encoder(x).chunk(2, 1)
-        return self.decoder(torch.distributions.Normal(mu, torch.exp(0.5 * logvar)).rsample()), mu, logvar
+        return (
+            self.decoder(torch.distributions.Normal(mu, torch.exp(0.5 * logvar)).rsample()),
+            mu,
+            logvar,
+        )
 
 
 def kl(mu, logvar):
@@ -155,7 +179,9 @@ def thread_004_blob(seed=0):
 @sick("loss-scale")
 def kl_times_ten_thousandth(seed=0):
     def loss(r, x, mu, logvar):
-        return F.binary_cross_entropy(r, x) - 0.5e-4 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+        return F.binary_cross_entropy(r, x) - 0.5e-4 * torch.sum(
+            1 + logvar - mu.pow(2) - logvar.exp()
+        )
 
     return trained(Net, loss, seed=seed)
 
@@ -163,7 +189,9 @@ def kl_times_ten_thousandth(seed=0):
 @sick("loss-scale")
 def mean_over_latents_too(seed=0):
     def loss(r, x, mu, logvar):
-        return F.binary_cross_entropy(r, x) - 0.5 * torch.mean(1 + logvar - mu.pow(2) - logvar.exp())
+        return F.binary_cross_entropy(r, x) - 0.5 * torch.mean(
+            1 + logvar - mu.pow(2) - logvar.exp()
+        )
 
     return trained(Net, loss, seed=seed)
 
@@ -275,7 +303,9 @@ def thread_002_broadcast(seed=0):
 @sick("shape-broadcast")
 def sizes_that_never_fit(seed=0):
     def loss(r, x, mu, logvar):
-        return (F.mse_loss(r, x, reduction="none") + 0.5 * (mu.pow(2) + logvar.exp() - 1 - logvar)).mean()
+        return (
+            F.mse_loss(r, x, reduction="none") + 0.5 * (mu.pow(2) + logvar.exp() - 1 - logvar)
+        ).mean()
 
     torch.manual_seed(seed)
     return Net(), data()[1], loss
@@ -383,7 +413,11 @@ def log_of_zero(seed=0):
 def cross_entropy_on_z_scores(seed=0):
     x = data()[1]
     torch.manual_seed(seed)
-    return Net(end=None), (x - x.mean()) / x.std(), lambda r, x, mu, logvar: logits_bce(r, x) + kl(mu, logvar)
+    return (
+        Net(end=None),
+        (x - x.mean()) / x.std(),
+        lambda r, x, mu, logvar: logits_bce(r, x) + kl(mu, logvar),
+    )
 
 
 @sick("outside-support")
@@ -401,7 +435,11 @@ def tanh_on_z_scores(seed=0):
     torch.manual_seed(seed)
     x, held_out = data()
     mean, std = x.mean(), x.std()
-    return train(Net(end=nn.Tanh), (x - mean) / std, square, seed=seed), (held_out - mean) / std, square
+    return (
+        train(Net(end=nn.Tanh), (x - mean) / std, square, seed=seed),
+        (held_out - mean) / std,
+        square,
+    )
 
 
 class Bytes(Net):
@@ -498,7 +536,9 @@ class Skip(Net):
 
 @sick("decoder-ignores-z")
 def skip_connection(seed=0):
-    return trained(Skip, lambda r, x, mu, logvar: bce(r, x) + 8 * kl(mu, logvar), seed=seed, steps=600)
+    return trained(
+        Skip, lambda r, x, mu, logvar: bce(r, x) + 8 * kl(mu, logvar), seed=seed, steps=600
+    )
 
 
 @sick("posterior-collapse")
@@ -538,7 +578,9 @@ def batchnorm_never_settled(seed=0):
 @sick("prior-mismatch")
 def codes_far_outside(seed=0):
     """Trained as an autoencoder, handed over with a right loss."""
-    model, x, _ = trained(Net, lambda r, x, mu, logvar: bce(r, x) + 1e-6 * kl(mu, logvar), seed=seed)
+    model, x, _ = trained(
+        Net, lambda r, x, mu, logvar: bce(r, x) + 1e-6 * kl(mu, logvar), seed=seed
+    )
     return model, x, None
 
 
@@ -566,13 +608,19 @@ def everything_summed(seed=0):
 
 @healthy
 def deliberate_beta_of_four(seed=0):
-    return trained(Net, lambda r, x, mu, logvar: bce(r, x) + 4 * kl(mu, logvar), seed=seed, steps=500)
+    return trained(
+        Net, lambda r, x, mu, logvar: bce(r, x) + 4 * kl(mu, logvar), seed=seed, steps=500
+    )
 
 
 @healthy
 def convolutions_with_batchnorm(seed=0):
-    return trained(lambda: ConvNet(end=None), lambda r, x, mu, logvar: logits_bce(r, x) + kl(mu, logvar),
-                   seed=seed, steps=400)  # fmt: skip
+    return trained(
+        lambda: ConvNet(end=None),
+        lambda r, x, mu, logvar: logits_bce(r, x) + kl(mu, logvar),
+        seed=seed,
+        steps=400,
+    )
 
 
 @healthy
@@ -627,7 +675,9 @@ def optimal_sigma(seed=0):
 
 @healthy
 def table_of_numbers(seed=0):
-    return trained(lambda: Net((12,), latents=3, hidden=64, end=None), square, "table", seed=seed, steps=1500)
+    return trained(
+        lambda: Net((12,), latents=3, hidden=64, end=None), square, "table", seed=seed, steps=1500
+    )
 
 
 @healthy

@@ -21,9 +21,13 @@ def main():
         model, x, loss, *options = build(seed)
         report = vaelab.checkup(model, x, loss, **(options[0] if options else {}))
         notes = [f.code for f in report.findings if f.severity == "note"]
-        numbers = ["-" if value is None else f"{value:.4g}" for value in (report.beta, report.sigma2)]
+        numbers = [
+            "-" if value is None else f"{value:.4g}" for value in (report.beta, report.sigma2)
+        ]
         found = (", ".join(codes) or "-" for codes in (report.serious, notes))
-        rows.append("| " + " | ".join([name, code, *found, *numbers, report.loss_form or "-"]) + " |")
+        rows.append(
+            "| " + " | ".join([name, code, *found, *numbers, report.loss_form or "-"]) + " |"
+        )
         print(rows[-1], flush=True)
     target = FOLDER / "results.md" if seed == 0 else Path(f"build/ward_{seed}.md")
     target.write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -1,0 +1,108 @@
+"""`checkup`: run any PyTorch VAE on a few images, measure its loss, say by name what is wrong."""
+
+import contextlib
+import sys
+
+import torch
+
+from ..adapt import check_images, pieces, unwrap, wanted
+from ..untouched import measuring
+from .calling import AS_STD, adapter_line
+from .findings import diagnose
+from .numbers import numbers
+from .observe import Limits, Patient, observe
+from .report import Report
+
+
+def checkup(
+    model,
+    x,
+    loss=None,
+    *,
+    adapter=None,
+    inputs=None,
+    decode=None,
+    batch_size=None,
+    beta_limits=(0.1, 10.0),
+    sigma2_limits=(0.1, 200.0),
+    seed=0,
+):
+    """Say what is wrong with a VAE, from its outputs on x and from its loss: a `Report`.
+
+    model: an nn.Module with `reconstruction, mu, logvar = model(x)`. x: [N, ...], a few hundred
+    images (or table rows) as the model gets them, on its device, in random order. loss: your own,
+    as a callable (reconstruction, x, mu, logvar) -> scalar; without it a vaelab model is judged by
+    the ELBO of its likelihood, and any other model by its outputs only.
+    adapter: what the model returns -> (reconstruction, mu, logvar), or (model, x, ...) -> the same.
+    inputs: labels or other tensors with a row for each image, sliced with x: a tensor or a tuple
+    (given after x), or a dict (given by name). decode: codes [B, L] -> reconstruction, default
+    model.decode or model.decoder. batch_size: at which the loss is measured, default len(x).
+    beta_limits: a cross-entropy's beta outside them is a loss-scale problem. sigma2_limits: the
+    same for sigma^2 over the mean squared error.
+
+    Nothing is trained. Afterwards x, the model (weights, modes, buffers, gradients, hooks,
+    attributes), what the loss and the adapter hold, and all random states are as before. Not
+    protected is what your code changes elsewhere: globals of a module, files, state that lies
+    deeper than four levels in an object. What could not be measured is a line in the numbers.
+    Raises ValueError for arguments that cannot be used, and shows how to adapt them.
+    """
+    limits = Limits(beta_limits, sigma2_limits)
+    _check_arguments(model, x, loss, adapter, decode, batch_size, limits)
+    model = unwrap(model)
+    owners = (model, loss, adapter, decode)
+    with measuring(*owners, seed=seed), _eager(), torch.inference_mode(False), torch.enable_grad():
+        # A copy is needed where x was made in inference mode: such a tensor refuses gradients.
+        x = x.detach().clone() if x.is_inference() else x.detach()
+        x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        next(pieces(x, inputs, 1))  # refuses inputs of another length
+        x = wanted(model, x, adapter, inputs)
+        patient = Patient(model, x, loss, adapter, inputs, decode, batch_size or len(x), seed)
+        seen = observe(patient, limits)
+        _refuse_spread(seen)
+        findings, failed = diagnose(seen)
+        form = seen.form
+        found = {"beta": form.beta, "sigma2": form.sigma2, "loss_form": form.name} if form else {}
+        return Report(findings, numbers(seen, failed), **found)
+
+
+def _check_arguments(model, x, loss, adapter, decode, batch_size, limits):
+    """Raise ValueError for what can be known to be wrong before the model runs."""
+    check_images(unwrap(model), x)
+    if not torch.isfinite(x).all():
+        raise ValueError("x holds NaN or infinite values: clean the data first")
+    for name, value in {"loss": loss, "adapter": adapter, "decode": decode}.items():
+        if value is not None and not callable(value):
+            raise ValueError(f"{name} must be a function, got {type(value).__name__}")
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    for name, pair in limits._asdict().items():
+        two = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not two or not 0 <= pair[0] < pair[1]:
+            wanted_pair = f"{name}_limits must be limits (low, high) with 0 <= low < high"
+            raise ValueError(f"{wanted_pair}, got {pair!r}")
+
+
+def _eager():
+    """Compiled parts of a model run as they are written: what is compiled cannot be watched."""
+    if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+        return torch.compiler.set_stance("force_eager")
+    return contextlib.nullcontext()
+
+
+def _refuse_spread(seen):
+    """Raise ValueError where the third value is a standard deviation or a variance.
+
+    The model's noise says so. If the loss reads it as a log-variance, the model is ill instead.
+    """
+    formula = seen.training.noise.formula if seen.training is not None else None
+    names = {"logvar itself": "standard deviation", "sqrt(logvar)": "variance"}
+    read_as_logvar = seen.form is not None and seen.loss.given and seen.form.kl.kind != "other"
+    if formula not in names or seen.outputs.logvar.min() <= 0 or read_as_logvar:
+        return
+    log = "2 * out[2].log()" if formula == "logvar itself" else "out[2].log()"
+    text = f"the third value that the model returns is a {names[formula]}, not a log-variance: "
+    text += f"adapter=lambda out: (out[0], out[1], {log})"
+    if seen.form is not None and seen.loss.given:
+        line = adapter_line(f"reconstruction, x, mu, {AS_STD}")
+        text += f". The loss then gets logvar: {line}"
+    raise ValueError(text)
