@@ -99,7 +99,7 @@ def test_a_ruler_takes_another_unit():
         {"floor": 0.0066}, {"run": {"reconstruction": 0.0316}}, "MSE", digits=4
     )
     texts = [text.get_text() for text in ruler.axes[0].texts]
-    assert " 0.0316" in texts and "floor: the data's\nown entropy\n0.0066" in texts
+    assert " 0.0316" in texts and "floor: the output\nequals the input\n0.0066" in texts
 
 
 def test_loss_log_in_another_unit():

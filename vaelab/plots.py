@@ -20,7 +20,7 @@ UNDER, OVER = "#2F6FDE", "#E8590C"  # values below and above the scale, on grey 
 SAME_PATH = "The strip shows the same path."
 SLACK = 0.02  # of the scale: values that leave it by less are not marked
 LANDMARK_NAMES = {
-    "floor": "floor: the data's\nown entropy",
+    "floor": "floor: the output\nequals the input",
     "linear": "linear model\n(PCA)",
     "mean_image": "mean image\n(collapse)",
 }

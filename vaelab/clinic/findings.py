@@ -425,7 +425,7 @@ def decoder_ignores_z(seen, picture, codes):
 @finding(
     "posterior-collapse",
     COLLAPSE,
-    "Bring beta (or sigma^2) below the collapse threshold, then train again from new weights.",
+    "Bring beta (or sigma^2) well below the collapse threshold, then train from new weights.",
 )
 def posterior_collapse(seen, picture, codes):
     unused = codes.latents - codes.active
@@ -451,7 +451,7 @@ def no_better_than_mean(seen, picture, codes):
 @finding(
     "dead-units",
     SATURATION,
-    "They died when the codes collapsed. Cure the collapse, and train again from new weights.",
+    "They may have died with the codes. Cure the collapse first, and train from new weights.",
 )
 def dead_units_after_collapse(seen, picture, codes):
     yield from _dead(seen, after_collapse=True)
