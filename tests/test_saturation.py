@@ -1,14 +1,10 @@
-import json
 import math
 
-import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import links
-import thread_000_runs
 import vaelab
 
 
@@ -193,49 +189,40 @@ def test_lines_marks_a_height():
     assert len(ax.lines) == 3 and ax.texts[0].get_text() == "here"
 
 
-def test_notebook_04_shows_the_table_of_the_committed_runs():
-    results = json.loads(thread_000_runs.RESULTS.read_text())
-    assert set(results) == set(thread_000_runs.RUNS)
-    assert all(set(seeds) == set("01234") for seeds in results.values())
-    nb = nbformat.read(links.ROOT / "notebooks" / "04_sigmoid_saturation.ipynb", as_version=4)
-    assert any(thread_000_runs.table(results) in cell.source for cell in nb.cells)
-
-
-def test_the_committed_runs_say_what_the_notebook_says():
-    results = json.loads(thread_000_runs.RESULTS.read_text())
-    alive = ("no sigmoid", "BatchNorm before the sigmoid", "last bias at logit(mean pixel)",
-             "cross-entropy on logits, bias at logit(mean)")  # fmt: skip
-    grey = ("SGD, rate 1e-4", "cross-entropy on logits", "cross-entropy on probabilities",
-            "continuous Bernoulli")  # fmt: skip
-    for name, seeds in results.items():
-        for row in seeds.values():
-            if name in alive:
-                assert row["output variance"] > 1e-3 and row["object"] > 0.1, name
-            elif name in grey:
-                assert row["object"] > 0.04, name
-            else:
-                assert row["object"] < 0.03 and row["output variance"] < 1e-3, (
-                    name
-                )  # the images: 0.37
+def thread_000_run(seed, data, likelihood, bias=None):
+    """(error, brightness of the objects) of thread 000's network after 250 steps of 8 images."""
+    torch.manual_seed(seed)
+    model = vaelab.thread_000_vae(likelihood)
+    if bias is not None:
+        model.decoder[-1].bias.data.copy_(bias)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(250):
+        x = data.x_train[torch.randint(len(data.x_train), (8,))]
+        output, mu, logvar = model(x)
+        if isinstance(likelihood, vaelab.Gaussian):
+            error = F.mse_loss(torch.sigmoid(output), x, reduction="sum")
+        else:
+            error = F.binary_cross_entropy_with_logits(output, x, reduction="sum")
+        loss = error + 100 * vaelab.gaussian_kl(mu, logvar).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    pictures = model.reconstruct(data.x_test)
+    objects = (data.x_test.amax(1, keepdim=True) > 0).expand_as(pictures)
+    error = (pictures - data.x_test).square().flatten(1).sum(1).mean().item()
+    return error, pictures[objects].mean().item()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
-def test_the_failure_and_its_fixes(seed):
-    """Black with the sigmoid, alive with the last bias at the mean pixel; a few seconds each."""
+@pytest.mark.parametrize("seed", range(10))
+def test_the_failure_and_its_fix(seed):
+    """Black with the sigmoid, alive with the last bias at the mean pixel, on ten seeds."""
     data = vaelab.load("shapes", n_train=2000, n_test=100)
-
-    def run(name, steps):
-        return thread_000_runs.run(
-            name, seed, data, **{**thread_000_runs.RUNS[name], "steps": steps}
-        )
-
-    black = run("sigmoid, as in the thread", 80)
-    assert black["object"] < 0.02 and black["output variance"] < 1e-4 and black["mean logit"] < -9
-    for name in ("last bias at logit(mean pixel)", "cross-entropy on logits, bias at logit(mean)"):
-        good = run(name, 300)
-        assert (
-            good["object"] > 0.1 and good["output variance"] > 1e-3 and good["squared error"] < 260
-        )
-    norm = run("BatchNorm before the sigmoid", 300)
-    assert norm["output variance"] > 1e-3 and norm["squared error"] > 2 * black["squared error"]
+    all_black = data.x_test.square().flatten(1).sum(1).mean().item()
+    squared, entropy = vaelab.Gaussian(0.5, "sigmoid"), vaelab.Bernoulli()
+    error, brightness = thread_000_run(seed, data, squared)
+    assert brightness < 0.02 and error > 0.95 * all_black
+    start = torch.logit(data.x_train.mean((0, 2, 3)))
+    for likelihood in (squared, entropy):
+        error, brightness = thread_000_run(seed, data, likelihood, start)
+        assert brightness > 0.1 and error < 0.65 * all_black

@@ -23,21 +23,8 @@ SECTIONS = (
     "Going deeper",
 )
 MAY_LEAVE_OUT_SECTIONS = ("00", "03", "07", "11")
-# The arc of the first edition. It goes with the last old notebook.
-OLD_ARC_NOTEBOOKS = ("01", "02", "04", "05")
-OLD_ARC = (
-    "Symptom",
-    "Predict",
-    "Reproduce",
-    "Measure",
-    "Cause",
-    "The usual fix",
-    "The fix that holds",
-    "On your own model",
-    "What we now know",
-    "Exercises",
-    "Where this comes from",
-)
+# The last sections of a notebook of the first edition. They go with the last old notebook.
+OLD_SECTIONS = ("What we now know", "Exercises", "Where this comes from")
 MOST_WORDS = {"fifteen-minute": 1_300, "companion": 2_500}
 MOST_SENTENCE, MOST_CODE, MOST_FIGURES, MOST_CLAIMS = 28, 150, 6, 4
 MEDIAN_LINES, MOST_LINES, MOST_BYTES = 8, 20, 1_000_000
@@ -167,7 +154,7 @@ def sections(nb, path):
     found, wanted = headings(nb, 2), list(SECTIONS)
     number = path.name[:2]
     if notebooks.kind(nb, path) == "old":
-        wanted = list(OLD_ARC if number in OLD_ARC_NOTEBOOKS else OLD_ARC[-3:])
+        wanted = list(OLD_SECTIONS)
         found = [name for heading in found for name in wanted if heading.startswith(name)]
     elif number in MAY_LEAVE_OUT_SECTIONS:
         wanted = [name for name in SECTIONS if name in found]

@@ -374,7 +374,7 @@ def train_eval_gap(seen, training, picture):
 @finding(
     "saturated-output",
     SATURATION,
-    "Start the last bias at logit(mean pixel). A smaller learning rate only delays it.",
+    "Start the last bias at logit(mean pixel), and train from new weights.",
 )
 def saturated_output(seen, x, picture):
     low, high, shown = picture.low, picture.high, picture.shown
