@@ -154,23 +154,16 @@ def test_a_kl_that_is_not_the_gaussian_one(wrong):
 
 def test_broadcasts_that_mix_images_or_fit_by_accident():
     assert measured(lambda r, x, mu, logvar: F.mse_loss(r, x.squeeze(1)) + kl(mu, logvar)).mixes
-    lucky = measured(
-        lambda r, x, mu, logvar: (
-            F.mse_loss(r, x, reduction="none") + gaussian_kl(mu, logvar)
-        ).mean(),
-        32,
-        (3, 32, 32),
-        32,
-    )
+
+    def added(reduce):
+        def loss(r, x, mu, logvar):
+            return reduce(F.mse_loss(r, x, reduction="none") + gaussian_kl(mu, logvar))
+
+        return measured(loss, 32, (3, 32, 32), 32)
+
+    lucky = added(torch.mean)
     assert lucky.refuses and lucky.sigma2 == pytest.approx(3072 / 64)
-    summed = measured(
-        lambda r, x, mu, logvar: (
-            F.mse_loss(r, x, reduction="none") + gaussian_kl(mu, logvar)
-        ).sum(),
-        32,
-        (3, 32, 32),
-        32,
-    )
+    summed = added(torch.sum)
     assert summed.sigma2 == pytest.approx(96 / 2)
 
 
