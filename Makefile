@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help lab test test-all notebooks bench matrix links
+.PHONY: help lab test test-all notebooks bench clinic-bench matrix links
 
 help:
 	@echo "make lab                     open JupyterLab on your own copy of the notebooks"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-all                that, then companions, the slow tests and the browser tests"
 	@echo "make notebooks [NB='00 01']  run notebooks on the real images, write outputs and figures back"
 	@echo "make bench                   time the package against the usual training loop"
+	@echo "make clinic-bench            how often the check-up is right, on public VAEs and faults put into them"
 	@echo "make matrix [ROWS=oldest]    every notebook on several Pythons, with current and oldest libraries"
 	@echo "make links [REPO=owner/name] stamp every link with this repository's address"
 	@echo "The first of them sets up $(VENV) (PYTHON=... picks the Python, 3.11 or newer)."
@@ -30,6 +31,9 @@ notebooks: $(VENV)/.test-installed
 bench: $(VENV)/.test-installed
 	@$(RUN) tools/bench.py
 
+clinic-bench: $(VENV)/.benchmark-installed
+	@$(RUN) tests/benchmark/run.py
+
 matrix: $(VENV)/.matrix-installed
 	@$(RUN) tools/matrix.py $(NB) $(if $(ROWS),--only $(ROWS))
 
@@ -43,8 +47,9 @@ links:
 $(VENV)/.lab-installed: EXTRAS := lab
 $(VENV)/.test-installed: EXTRAS := lab,test
 $(VENV)/.matrix-installed: EXTRAS := lab,test,matrix
+$(VENV)/.benchmark-installed: EXTRAS := lab,test,benchmark
 
-$(VENV)/.lab-installed $(VENV)/.test-installed $(VENV)/.matrix-installed: pyproject.toml
+$(VENV)/.lab-installed $(VENV)/.test-installed $(VENV)/.matrix-installed $(VENV)/.benchmark-installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "vaelab needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..."; exit 1; }
 	@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); } || \
