@@ -65,6 +65,10 @@ def last_bias(wired, data):
     return called[-1].bias
 
 
+def is_batchnorm(module):
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
 def has_bounded_outputs(subject):
     """Outputs end in a sigmoid each, inside the decoder or inside the loss."""
     bounded = not subject.traits.isdisjoint({"sigmoid", "logits"})
@@ -147,13 +151,15 @@ def encoder_starts_dead(wired, data, plan):
     """Large negative biases before a ReLU: no input switches these units on."""
     inside = {id(parameter) for parameter in halves(wired, data)[0]}
     layers = [m for m in wired.modules() if id(getattr(m, "bias", None)) in inside]
+    norms = [layer for layer in layers if is_batchnorm(layer)]
+    first = (norms or layers)[0]  # a BatchNorm would take away the bias before it
     with torch.no_grad():
-        layers[0].bias.fill_(-30.0)
+        first.bias.fill_(-30.0)
 
 
 @fault("learning", "train-eval-gap", has("batchnorm"))
 def batchnorm_never_settled(wired, data, plan):
     """Momentum 0: the running statistics stay at 0 and 1."""
     for module in wired.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if is_batchnorm(module):
             module.momentum = 0.0

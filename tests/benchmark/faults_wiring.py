@@ -160,7 +160,8 @@ class mu_and_logvar_swapped(Wired):
         return reconstruction, logvar, mu
 
 
-@fault("wiring", "outputs-reordered")
+# targets-shuffled counts: in a loss, moved outputs and moved targets are the same.
+@fault("wiring", "outputs-reordered targets-shuffled")
 class rows_in_another_order(Wired):
     """Every reconstruction stands beside the row that follows."""
 

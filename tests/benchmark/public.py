@@ -1,7 +1,7 @@
 """Subjects from installed packages, with the networks as those packages build them, small.
 
-`attempts` get the package's own module, not the wired one. A package that is not installed leaves
-its subject out and a line in MISSING. Imports wait until `build`, because some take long.
+`attempts` get the package's own module, not the wired one. A run leaves out
+the subjects whose package is not installed. Imports wait until `build`, because some take long.
 Errors leave out the constants of a Gaussian that no parameter changes.
 """
 

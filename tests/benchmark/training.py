@@ -1,6 +1,7 @@
 """Training, short and plain, with a cache of weights."""
 
 import copy
+import functools
 import hashlib
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import torch
 
 from .case import Plan, Wired
 
-CACHE = Path(__file__).resolve().parent / ".cache"
+FOLDER = Path(__file__).resolve().parent
+CACHE = FOLDER / ".cache"
 SEED = 0
 
 
@@ -52,7 +54,7 @@ def trained(subject, fault=None, seed=SEED, cache=True):
         seen = fault.training_data(data)
     if fault and fault.learning:
         seen = fault.learning(model, data, plan) or data
-    path = _path(subject, fault, plan, seed)
+    path = _path(subject, fault, seed)
     if cache and path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
     else:
@@ -72,9 +74,16 @@ def _on_outputs(loss):
     return of_outputs
 
 
-def _path(subject, fault, plan, seed):
-    """Where these weights are cached: a name, and a hash of what decides them."""
+def _path(subject, fault, seed):
+    """Where these weights are cached: a name, and a hash of the code that decides them."""
     name = f"{subject.name} {fault.name if fault else 'healthy'} {seed}"
-    decides = f"{name} {plan.steps} {plan.rate} {plan.batch} {plan.weight_decay}"
-    key = hashlib.sha256(decides.encode()).hexdigest()[:8]
-    return CACHE / f"{name.replace(' ', '_')}_{key}.pt"
+    return CACHE / f"{name.replace(' ', '_')}_{code()}.pt"
+
+
+@functools.cache
+def code():
+    """A hash of the subjects, the faults and the training: weights of other code are not used."""
+    names = ["case.py", "sets.py", "own.py", "public.py", "training.py"]
+    paths = [*(FOLDER / name for name in names), *sorted(FOLDER.glob("faults_*.py"))]
+    texts = [path.read_bytes() for path in paths]
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:8]
