@@ -107,7 +107,7 @@ def both_outputs_of_the_encoder_detached(wired, data, plan):
 # ---- too much, too little
 
 
-@fault("learning", "dead-units saturated-output logvar-out-of-hand non-finite loss-not-finite")
+@fault("learning", "dead-units saturated-output logvar non-finite")
 def rate_a_hundred_times_too_high(wired, data, plan):
     plan.rate *= 100
 

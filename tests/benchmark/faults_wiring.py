@@ -193,7 +193,7 @@ class logvar_taken_from_mu(Wired):
         return mu, mu
 
 
-@fault("wiring", "bounded-codes")
+@fault("wiring", "logvar")
 class relu_on_mu(Wired):
     """Codes of 0 and more only."""
 
@@ -202,7 +202,7 @@ class relu_on_mu(Wired):
         return mu.relu(), logvar
 
 
-@fault("wiring", "logvar-never-negative logvar")
+@fault("wiring", "logvar")
 class softplus_on_logvar(Wired):
     """A variance that cannot be below 1."""
 
@@ -211,8 +211,8 @@ class softplus_on_logvar(Wired):
         return mu, F.softplus(logvar)
 
 
-# logvar-never-negative counts: its remedy, a logvar that is free to fall, is the one needed.
-@fault("wiring", "logvar logvar-never-negative")
+# logvar counts: its remedy, a logvar that is free to fall, is the one needed.
+@fault("wiring", "logvar")
 class logvar_stays_at_zero(Wired):
     """A variance that is always 1."""
 

@@ -54,7 +54,7 @@ def healthy(controls):
     """False alarms, failures and notes."""
     alarms = [result for result in controls if result["serious"]]
     failed = [result for result in controls if result["refused"] or result["crashed"]]
-    notes = Counter(code for result in controls for code in set(result["notes"]))
+    notes = Counter(code for result in controls for code in sorted(set(result["notes"])))
     lines = [f"{len(controls)} healthy models. False alarms: {rate(len(alarms), len(controls))}. "]
     lines[0] += f"Not checked at all: {len(failed)}."
     for result in alarms:
