@@ -91,6 +91,19 @@ PYTHAE_ATTEMPTS = (
 )
 
 
+def strided(channels):
+    """Convolutions with BatchNorm that halve the sides of a picture twice, then a flat row."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 12, 4, 2, 1),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.Conv2d(12, 24, 4, 2, 1),
+        nn.BatchNorm2d(24),
+        nn.ReLU(),
+        nn.Flatten(),
+    )
+
+
 def pythae_mlp():
     from pythae.models import VAE, VAEConfig
 
@@ -106,15 +119,7 @@ def pythae_conv():
     class Encoder(BaseEncoder):
         def __init__(self, latents):
             super().__init__()
-            self.layers = nn.Sequential(
-                nn.Conv2d(3, 12, 4, 2, 1),
-                nn.BatchNorm2d(12),
-                nn.ReLU(),
-                nn.Conv2d(12, 24, 4, 2, 1),
-                nn.BatchNorm2d(24),
-                nn.ReLU(),
-                nn.Flatten(),
-            )
+            self.layers = strided(3)
             self.embedding = nn.Linear(24 * 16, latents)
             self.log_var = nn.Linear(24 * 16, latents)
 
@@ -388,15 +393,7 @@ def lightning_vae():
     class LitVAE(lightning.LightningModule):
         def __init__(self, latents=10):
             super().__init__()
-            self.down = nn.Sequential(
-                nn.Conv2d(1, 12, 4, 2, 1),
-                nn.BatchNorm2d(12),
-                nn.ReLU(),
-                nn.Conv2d(12, 24, 4, 2, 1),
-                nn.BatchNorm2d(24),
-                nn.ReLU(),
-                nn.Flatten(),
-            )
+            self.down = strided(1)
             self.fc_mu = nn.Linear(24 * 49, latents)
             self.fc_var = nn.Linear(24 * 49, latents)
             self.up = nn.Sequential(
