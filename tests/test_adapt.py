@@ -70,7 +70,7 @@ def test_inputs_by_name_and_missing_ones(images):
     model, _ = MODELS["conditional"]
     by_name = vaelab.posterior(model, images, inputs={"labels": LABELS})[0]
     assert torch.equal(by_name, vaelab.posterior(model, images, inputs=LABELS)[0])
-    with pytest.raises(ValueError, match="inputs=labels"):
+    with pytest.raises(ValueError, match="forward also asks for labels.*inputs=labels"):
         vaelab.posterior(model, images)
 
 
@@ -94,6 +94,14 @@ def test_a_model_that_returns_a_dictionary_is_shown_its_adapter(images):
     assert vaelab.posterior(Named(), images, adapter=adapter)[0].shape == (64, 20)
 
 
+def test_a_model_without_a_forward_is_shown_a_whole_adapter(images):
+    class Parts(ExamplesVAE):
+        forward = nn.Module.forward
+
+    with pytest.raises(ValueError, match=r"def adapter\(model, x\):"):
+        vaelab.posterior(Parts(), images)
+
+
 def test_an_adapter_may_call_the_model(images):
     def adapter(model, x):
         mu, logvar = model.encode(x.flatten(1))
@@ -111,7 +119,9 @@ def test_without_a_likelihood_the_error_names_the_one_that_fits(images):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.zeros(3, 28, 28, dtype=torch.uint8), "float tensor"),
+        (torch.zeros(3, 28, 28, dtype=torch.uint8), r"float tensor.*try x.float\(\)"),
+        (torch.zeros(3, 28, 28, dtype=torch.int64), r"int64 tokens \[N, T\].*try x.float\(\)"),
+        (torch.zeros(3, 784, dtype=torch.int32), "float tensor"),
         (torch.zeros(0, 1, 28, 28), "at least one image"),
         (np.zeros((3, 784)), "ndarray"),
     ],

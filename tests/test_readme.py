@@ -1,6 +1,7 @@
 """The front door holds: pictures, alt text, links, anchors, commands, every number it quotes."""
 
 import html
+import json
 import re
 
 import nbformat
@@ -160,6 +161,27 @@ def test_every_quoted_number_is_printed_by_its_notebook(what, quoted, where):
     plain = re.sub(r"<[^>]+>|`[^`]*`", " ", quoted)
     missing = numbers(plain) - numbers(printed(number)) - {"0", "1", "2"}
     assert not missing, f"notebook {number} does not print {sorted(missing)}"
+
+
+def test_the_quoted_benchmark_is_the_one_that_was_run():
+    """The README's table, and the same numbers in the clinic's notebook."""
+    results = json.loads((ROOT / "tests" / "benchmark" / "results.json").read_text("utf-8"))
+    cases = [case for case in results["case"] if case["harm"]]
+    healthy = results["first use"] + results["control"]
+    alarms = sum(bool(model["serious"]) for model in healthy)
+
+    def of_all(key, grade):
+        return f"{sum(case[key] == grade for case in cases)} of {len(cases)}"
+
+    keys = ("grade", "grade without x_train")
+    quoted = [
+        ["the cause is the first serious finding", *(of_all(key, "first") for key in keys)],
+        ["silent on a sick model", *(of_all(key, "silent") for key in keys)],
+        ["a false alarm on a healthy model", "", f"{alarms} of {len(healthy)}"],
+    ]
+    assert rows(README, "", "with `x_train=`") == quoted
+    clinic = (ROOT / "notebooks" / "11_clinic.ipynb").read_text("utf-8")
+    assert of_all("grade", "first") in clinic and f"{len(healthy)} healthy" in clinic
 
 
 def test_only_known_thread_addresses_are_linked():

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .outputs import fits, read
 from .untouched import evaluating, measuring
 
 __all__ = [
@@ -24,9 +25,25 @@ __all__ = [
     "wanted",
 ]
 
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+BY_HAND = """Let forward end with
+
+    return reconstruction, mu, logvar
+
+or pass adapter=adapter, with your own names in place of encode and decode:
+
+    def adapter(model, x):
+        mu, logvar = model.encode(x)
+        z = mu + torch.exp(logvar / 2) * torch.randn_like(mu)
+        return model.decode(z), mu, logvar"""
+
 
 class Outputs(NamedTuple):
-    """reconstruction shaped like x, mu and logvar [B, L]; logvar is None for an autoencoder."""
+    """reconstruction shaped like x, mu and logvar [B, L]; logvar is None for an autoencoder.
+
+    For tokens [B, T] the reconstruction has a value for each class, such as [B, T, V].
+    """
 
     reconstruction: torch.Tensor
     mu: torch.Tensor
@@ -47,15 +64,18 @@ def unwrap(model):
 def call(model, x, adapter=None, inputs=None, reshape=True):
     """`Outputs` of the model on a copy of x [B, ...], in the mode that the model is in.
 
-    x is given in the model's own number type, and as [B, D] if the model wants it flat. adapter:
-    from what the model returns to (reconstruction, mu, logvar), or (model, x, ...) -> the same.
-    inputs: a tensor, a tuple (after x) or a dict (by name). reshape: whether a reconstruction of
-    x's size gets x's shape. Half-precision outputs come back as float32.
+    x is given in the model's own number type (tokens as they are), and as [B, D] if the model wants
+    it flat. adapter: from what the model returns to (reconstruction, mu, logvar), or a function of
+    (model, x, ...) that gives the same. inputs: a tensor, a tuple (after x) or a dict (by name).
+    reshape: whether a reconstruction of x's size gets x's shape. Half-precision outputs come back
+    as float32.
     Raises ValueError, with the adapter to write, if the three tensors do not come back.
     """
     model = unwrap(model)
     outputs = forward(model, x, adapter, inputs)
-    outputs = _checked(outputs, x, adapter, model)
+    if not are_three(outputs, x, model):
+        raise ValueError(what_is_missing(model, x, adapter, inputs, outputs))
+    outputs = Outputs(*map(_at_least_single, outputs))
     if reshape and outputs.reconstruction.numel() == x.numel():
         return outputs._replace(reconstruction=outputs.reconstruction.reshape(x.shape))
     return outputs
@@ -70,7 +90,7 @@ def forward(model, x, adapter=None, inputs=None):
         if x.dim() > 2:
             with contextlib.suppress(Exception):
                 return _outputs_of(model, x.flatten(1), adapter, inputs)
-        raise ValueError(_refusal(error, x, adapter, inputs)) from error
+        raise ValueError(_refusal(error, model, x, adapter, inputs)) from error
 
 
 def wanted(model, x, adapter=None, inputs=None):
@@ -108,9 +128,14 @@ def check_images(model, x):
     """Raise ValueError for a model or an x that no measurement can use."""
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.dim() < 2 or len(x) == 0:
-        got = f"{x.dtype} {list(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
-        raise ValueError(f"x must be a float tensor [N, ...] with at least one image, got {got}")
+    if not isinstance(x, torch.Tensor):
+        raise ValueError(f"x must be a float tensor [N, ...], got {type(x).__name__}")
+    tokens = x.dtype == torch.int64 and x.dim() == 2
+    if not (x.is_floating_point() or tokens) or x.dim() < 2 or len(x) == 0:
+        raise ValueError(
+            "x must be a float tensor [N, ...] with at least one image, or int64 tokens [N, T], "
+            f"got {x.dtype} {list(x.shape)}{'' if x.is_floating_point() else ': try x.float()'}"
+        )
     parameters = list(model.parameters())
     if any(isinstance(p, torch.nn.parameter.UninitializedParameter) for p in parameters):
         raise ValueError(
@@ -128,16 +153,14 @@ def takes_model(adapter):
         parameters = inspect.signature(adapter).parameters.values()
     except (TypeError, ValueError):
         return False
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    required = [p for p in parameters if p.default is p.empty and p.kind in positional]
+    required = [p for p in parameters if p.default is p.empty and p.kind in POSITIONAL]
     return len(required) >= 2
 
 
 def _outputs_of(model, x, adapter, inputs):
     """What the model, or the adapter, returns for a copy of x."""
-    x = x.detach().to(_dtype(model, x), copy=True)
-    named = inputs if isinstance(inputs, dict) else {}
-    others = [] if isinstance(inputs, dict) else [value for _, value in _named(inputs)]
+    x = x.detach().to(dtype_for(model, x), copy=True)
+    others, named = as_arguments(inputs)
     if adapter is None:
         return model(x, *others, **named)
     if takes_model(adapter):
@@ -145,10 +168,17 @@ def _outputs_of(model, x, adapter, inputs):
     return adapter(model(x, *others, **named))
 
 
-def _dtype(model, x):
-    """The number type of the model's parameters, if it is one, else that of x."""
+def dtype_for(model, x):
+    """The number type of the model's parameters, if it is one, else that of x, as for tokens."""
     dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
-    return dtypes.pop() if len(dtypes) == 1 else x.dtype
+    return dtypes.pop() if len(dtypes) == 1 and x.is_floating_point() else x.dtype
+
+
+def as_arguments(inputs):
+    """(positional, by name): how the inputs are given to a function after x."""
+    if isinstance(inputs, dict):
+        return [], inputs
+    return [value for _, value in _named(inputs)], {}
 
 
 def _named(inputs):
@@ -184,24 +214,37 @@ def _has_rows(value):
 # ---- what came back, and the adapter to write if it is not what a measurement needs
 
 
-def _checked(outputs, x, adapter, model):
-    """The three tensors as `Outputs`, if that is what came back."""
+def are_three(outputs, x, model):
+    """Whether these are (reconstruction, mu, logvar) for x; logvar may be None."""
+    three = isinstance(outputs, (tuple, list)) and len(outputs) == 3
+    if not three or not all(v is None or isinstance(v, torch.Tensor) for v in outputs):
+        return False
+    reconstruction, mu, logvar = outputs
+    if not (_has_a_row_for_each(reconstruction, x) and _has_a_row_for_each(mu, x)):
+        return False
+    heads = {1, 2, getattr(getattr(model, "likelihood", None), "outputs_per_value", 1)}
+    sizes = {head * x[0].numel() for head in heads}
+    picture_fits = fits(reconstruction, x) or reconstruction[0].numel() in sizes
+    return picture_fits and (logvar is None or logvar.shape == mu.shape)
+
+
+def what_is_missing(model, x, adapter, inputs, outputs):
+    """The text of an error about outputs that are not the three tensors, with the line to write."""
     who = "adapter" if adapter else "model(x)"
-    want = (
+    text = (
         f"{who} must return (reconstruction, mu, logvar): x's shape {list(x.shape)} "
         f"and two of shape [{len(x)}, L]; it returned {_describe(outputs)}"
     )
-    three = isinstance(outputs, (tuple, list)) and len(outputs) == 3
-    if not three or not all(v is None or isinstance(v, torch.Tensor) for v in outputs):
-        raise ValueError(f"{want}. {_suggest(outputs, x)}")
-    reconstruction, mu, logvar = outputs
-    heads = {1, 2, getattr(getattr(model, "likelihood", None), "outputs_per_value", 1)}
-    sizes = {head * x[0].numel() for head in heads}
-    picture_fits = _has_a_row_for_each(reconstruction, x) and reconstruction[0].numel() in sizes
-    codes_fit = _has_a_row_for_each(mu, x) and (logvar is None or logvar.shape == mu.shape)
-    if not picture_fits or not codes_fit:
-        raise ValueError(f"{want}. {_suggest(outputs, x)}")
-    return Outputs(*(_at_least_single(tensor) for tensor in outputs))
+    reading = None
+    if not takes_model(adapter):
+        plain, again = (forward(model, x, None, inputs) for _ in range(2))
+        reading = read(plain, again, x, guess=True)
+    if reading is None:
+        return f"{text}. {BY_HAND}"
+    advice = "Say where they are"
+    if reading.posterior.kind is None or not reading.posterior.spread.name:
+        advice += ", with 2 * std.log() for a standard deviation and variance.log() for a variance"
+    return f"{text}. {advice}:\n    adapter={reading}"
 
 
 def _has_a_row_for_each(tensor, x):
@@ -214,23 +257,46 @@ def _at_least_single(tensor):
     return tensor.float() if small else tensor
 
 
-def _refusal(error, x, adapter, inputs):
+def _refusal(error, model, x, adapter, inputs):
     """What to say when the model raised on x."""
+    missing = isinstance(error, NotImplementedError) and 'missing the required "forward"' in str(
+        error
+    )
+    if missing and adapter is None:
+        return f"model(x) is not implemented, so it cannot be measured. {BY_HAND}"
     lines = str(error).strip().splitlines() or [""]
     who = "the adapter on model(x)" if adapter else "model(x)"
     text = (
         f"{who} raised {type(error).__name__} for x of shape {list(x.shape)}: {lines[0][:200]}. "
         "x must have the shape that the model is trained on."
     )
-    if "positional argument" in lines[0] and inputs is None:
-        text += " If the model takes labels or other tensors too, pass them as inputs=labels."
+    missing = missing_inputs(model) if inputs is None else []
+    if missing:
+        names = ", ".join(missing)
+        given = names if len(missing) == 1 else f"({names})"
+        text += (
+            f" The model's forward also asks for {names}. Pass labels or other tensors, with one "
+            f"row for each image, as inputs=labels. Here that is:\n    inputs={given}"
+        )
+    elif not x.is_floating_point():
+        text += " x holds whole numbers. Give x.float() if they are not tokens."
     return text
+
+
+def missing_inputs(model):
+    """The names of what the model's forward needs after x."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.default is p.empty and p.kind in POSITIONAL][1:]
 
 
 def _describe(outputs):
     """What came back, in a few words."""
     if isinstance(outputs, torch.Tensor):
-        return f"one tensor {list(outputs.shape)}"
+        number = ", a single number such as a loss" if outputs.numel() == 1 else ""
+        return f"one tensor {list(outputs.shape)}{number}"
     if isinstance(outputs, dict):
         shapes = ", ".join(f"{key!r} {_shape(value)}" for key, value in outputs.items())
         return f"a dictionary with {shapes}"
@@ -241,53 +307,3 @@ def _describe(outputs):
 
 def _shape(value):
     return str(list(value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__
-
-
-def _suggest(outputs, x):
-    """The adapter that would probably do, written out; names and shapes are the evidence."""
-    items, access = _items(outputs)
-    tensors = {}
-    for key, value in items:
-        if isinstance(value, torch.Tensor) and value.dim() >= 2 and len(value) == len(x):
-            tensors[key] = value
-    pictures = [key for key, value in tensors.items() if _is_picture(value, x)]
-    codes = [key for key, value in tensors.items() if value[0].numel() != x[0].numel()]
-    named = [key for key in codes if isinstance(key, str) and key.lower() != "z"]
-    codes = sorted(named, key=_is_spread) if named else codes
-    reconstruction, mu, logvar = "out[0]", "out[1]", "out[2]"
-    if pictures and len(codes) >= 2:
-        reconstruction = access.format(pictures[0])
-        mu, logvar = access.format(codes[0]), _as_logvar(access.format(codes[1]), codes[1])
-    return (
-        f"Say where they are: adapter=lambda out: ({reconstruction}, {mu}, {logvar}), "
-        "with 2 * std.log() for a standard deviation and variance.log() for a variance"
-    )
-
-
-def _items(outputs):
-    """What came back as (key, value) pairs, and how one of them is written."""
-    if isinstance(outputs, dict):
-        return list(outputs.items()), "out[{!r}]"
-    if isinstance(outputs, (tuple, list)):
-        return list(enumerate(outputs)), "out[{!r}]"
-    return list(getattr(outputs, "__dict__", {}).items()), "out.{}"
-
-
-def _is_picture(value, x):
-    """Whether a tensor has the size of x and is not x itself, handed through."""
-    same_size = value[0].numel() == x[0].numel()
-    return same_size and not torch.equal(value.reshape(x.shape), x.to(value.dtype))
-
-
-def _is_spread(key):
-    return any(word in key.lower() for word in ("var", "sig", "std", "scale"))
-
-
-def _as_logvar(expression, key):
-    """The expression of a log-variance, judged by the name of what came back."""
-    name = str(key).lower()
-    if "log" in name:
-        return expression
-    if any(word in name for word in ("std", "sig", "scale")):
-        return f"2 * {expression}.log()"
-    return f"{expression}.log()" if "var" in name else expression

@@ -204,7 +204,7 @@ def code_swap(model, x, *, likelihood=None, decode=None, adapter=None, inputs=No
         for (images, others), part in zip(
             pieces(x, inputs, BATCH), codes.split(BATCH), strict=True
         ):
-            reconstruction = _decoded(model, decode, part, others)
+            reconstruction = decoded(model, decode, part, others)
             errors.append(nll(_shaped(reconstruction, images), images))
         return torch.cat(errors).double().mean().item()
 
@@ -297,7 +297,7 @@ def _known_likelihood(model, likelihood, x, adapter, inputs):
     )
 
 
-def _decoded(model, decode, codes, inputs):
+def decoded(model, decode, codes, inputs):
     """The reconstruction of codes; a decoder with one parameter gets no other inputs."""
     parameter = next(model.parameters(), codes)
     codes = codes.to(parameter.dtype)

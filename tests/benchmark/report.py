@@ -13,8 +13,10 @@ def page(results):
     """The whole page, as markdown."""
     counted = [result for result in results["case"] if result.get("harm")]
     parts = ["# How often the check-up is right", INTRODUCTION, faults(counted)]
+    parts += ["## Without the training rows", WITHOUT, faults(counted, "grade without x_train")]
     parts += ["## Healthy models", healthy(results["first use"] + results["control"])]
     parts += ["## First use of public models", first_use(results["first use"])]
+    parts += ["## Left as it was", untouched(results["case"])]
     parts += ["## Every fault whose cause was not named first", misses(counted)]
     parts += ["## Not counted", not_counted(results)]
     parts.append(f"Made with {results['made with']}, in {results['seconds']} s.")
@@ -26,17 +28,25 @@ A fault is one change to a healthy VAE. Beside each fault stand the causes that 
 were committed before this run. A case counts only where the fault measurably harms. `make
 clinic-bench` runs it again.
 
+The check-up gets 300 held-out rows, the loss and its batch size, and 300 of the rows that the model
+was trained on, as it got them (`x_train=`).
+
 *first*: a cause is the first serious finding. *somewhere*: it is a later finding or a note.
 *missed*: there are serious findings, and none is the cause. *silent*: nothing serious was found.
 *refused*: the check-up raised an error that it wrote. In brackets: Wilson's 95% interval."""
 
 
-def faults(counted):
+WITHOUT = """\
+The same check-ups without `x_train=`. What differs are rows at check time that went through another
+preprocessing, and models that know their training rows only."""
+
+
+def faults(counted, key="grade"):
     """Grades by group, and in all."""
     rows = []
     for group in (*GROUPS, "all"):
         chosen = [result for result in counted if group in ("all", result["group"])]
-        found = Counter(result["grade"] for result in chosen)
+        found = Counter(result[key] for result in chosen)
         share = rate(found["first"], len(chosen))
         rows.append([group, len(chosen), share, *[found[grade] for grade in GRADES]])
     return table(("group", "cases", "cause first", *GRADES), rows)
@@ -74,6 +84,15 @@ def first_use(results):
             last = "ran" if ran else result["refused"] or result["crashed"]
             rows.append([result["control"], result["package"], result["attempts"], last])
     return table(("model", "package", "calls", "the last one"), rows)
+
+
+def untouched(cases):
+    """How many check-ups changed the model, the rows, the loss or a random state."""
+    keys = ("changed", "changed without x_train")
+    changed = [result for result in cases for key in keys if result.get(key)]
+    checked = sum(key in result for result in cases for key in keys)
+    what = "weights, buffers, modes, flags, hooks, rows, loss and random states"
+    return f"{checked} check-ups, {len(changed)} of which changed a bit of {what}."
 
 
 def misses(counted):

@@ -5,9 +5,11 @@ first. What was found is written to results.json and results.md beside this file
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ if __name__ == "__main__":  # two processes of one thread each are faster than t
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy
 import torch
 
 import vaelab
@@ -63,12 +66,48 @@ def plan_cases():
     return pairs
 
 
-def check(model, data, loss, batch):
-    """What the check-up says of a wired model: a dict for results.json."""
-    labels = None if data.labels_test is None else data.labels_test[:ROWS]
-    return said(
-        lambda: vaelab.checkup(model, data.x_test[:ROWS], loss, inputs=labels, batch_size=batch)
-    )
+def check(model, data, loss, batch, learned=None):
+    """What the check-up says of a wired model: a dict for results.json.
+
+    learned: the data that it was trained on, for the rows that stand beside x.
+    """
+    options = {"batch_size": batch}
+    if data.labels_test is not None:
+        options["inputs"] = data.labels_test[:ROWS]
+    if learned is not None:
+        options["x_train"] = learned.x_train[:ROWS]
+    if learned is not None and learned.labels_train is not None:
+        options["inputs_train"] = learned.labels_train[:ROWS]
+    before = fingerprint(model, data, loss)
+    found = said(lambda: vaelab.checkup(model, data.x_test[:ROWS], loss, **options))
+    return found | {"changed": fingerprint(model, data, loss) != before}
+
+
+def fingerprint(model, data, loss):
+    """A hash of all that a check-up must leave as it was: bit by bit."""
+    digest = hashlib.sha256()
+    named = [*model.state_dict().items(), *enumerate(t for t in data if t is not None)]
+    for name, tensor in named:
+        digest.update(str(name).encode() + tensor.detach().numpy().tobytes())
+    modes = [module.training for module in model.modules()]
+    parameters = [(p.requires_grad, p.grad is None) for p in model.parameters()]
+    hooks = [len(module._forward_hooks) for module in model.modules()]
+    held = sorted(map(str, getattr(loss, "__dict__", {})))
+    digest.update(repr([modes, parameters, hooks, held]).encode())
+    digest.update(torch.get_rng_state().numpy().tobytes())
+    digest.update(repr(numpy.random.get_state()).encode() + repr(random.getstate()).encode())
+    return digest.hexdigest()
+
+
+def rows_learned(subject, fault):
+    """`Data` with the training rows as a faulty model got them."""
+    data = subject.load()
+    if fault.training_data:
+        return fault.training_data(data)
+    if fault.learning:
+        plan = case.Plan(subject.steps, subject.rate, subject.batch)
+        return fault.learning(fault.wired(subject, subject.build()), data, plan) or data
+    return data
 
 
 def said(call):
@@ -121,7 +160,11 @@ def run_case(pair):
         result["harm"] = harm.reason(harm.measure(subject, sick, data), twin, width)
     except Exception as error:
         result["harm"] = f"the right loss raises {type(error).__name__}: {first_line(error)}"
-    found = check(sick, data, loss, subject.batch)
+    alone = check(sick, data, loss, subject.batch)
+    result["grade without x_train"] = grade(alone, fault.accepts)
+    result["serious without x_train"] = alone["serious"]
+    result["changed without x_train"] = alone["changed"]
+    found = check(sick, data, loss, subject.batch, rows_learned(subject, fault))
     return result | found | {"grade": grade(found, fault.accepts)}
 
 

@@ -458,7 +458,7 @@ def sigmoid_on_bytes(seed=0):
     return train(Bytes(), x, loss, steps=200, lr=1e-3), held_out, loss
 
 
-@sick("out-of-reach")
+@sick("activated-twice")
 def sigmoid_twice(seed=0):
     return trained(Net, lambda r, x, mu, logvar: logits_bce(r, x) + kl(mu, logvar), seed=seed)
 
@@ -534,7 +534,7 @@ class Skip(Net):
         return torch.sigmoid(logits), mu, logvar
 
 
-@sick("decoder-ignores-z")
+@sick("path-around-z")
 def skip_connection(seed=0):
     return trained(
         Skip, lambda r, x, mu, logvar: bce(r, x) + 8 * kl(mu, logvar), seed=seed, steps=600

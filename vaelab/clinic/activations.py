@@ -1,4 +1,4 @@
-"""Watch a model's activations, its rectifiers and its noise while it runs, without changing it."""
+"""Watch a model's activations, its units and its noise while it runs, without changing it."""
 
 import contextlib
 import math
@@ -13,10 +13,24 @@ BOUNDS = {
     **dict.fromkeys(("relu", "softplus", "exp"), (0.0, math.inf)),
     "relu6": (0.0, 6.0),
 }
+# How a bounded activation maps the range of what goes into it, where that is bounded too.
+MAPS = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "softplus": torch.nn.functional.softplus,
+    "exp": torch.exp,
+}
 CLAMPS = ("clamp", "clip")
 UNBOUNDED = ("elu", "gelu", "silu", "mish", "leaky_relu", *CLAMPS)
 RECTIFIERS = ("relu", "relu6", "threshold")
-NOISE = ("randn_like", "randn", "normal", "normal_")
+SQUASHERS = ("tanh",)
+SATURATED = 4.0  # beyond it the slope of a tanh is below 0.002
+NORMAL = ("randn_like", "randn", "normal", "normal_")
+OTHER_NOISE = (
+    *("rand_like", "rand", "uniform_", "exponential_", "cauchy_", "log_normal_"),
+    *("bernoulli", "bernoulli_", "poisson"),
+)
 
 
 class Activation(NamedTuple):
@@ -27,12 +41,14 @@ class Activation(NamedTuple):
     after: torch.Tensor | None = None
 
 
-class Rectifier(NamedTuple):
-    """dead: which units (dimension 1) are zero for every image. depth: how far below zero they are.
+class Units(NamedTuple):
+    """dead: units (dimension 1) that say the same of every image. depth: how far out they are.
 
-    The depth is the dead units' median of the highest input, in standard deviations of that input.
+    kind: "rectifier" (zero for every image) or "squasher" (at one end for every image). depth: the
+    dead units' median distance from where they would wake, in standard deviations of their input.
     """
 
+    kind: str
     dead: torch.Tensor
     depth: float
 
@@ -41,35 +57,42 @@ class Rectifier(NamedTuple):
         return self.dead.float().mean().item()
 
 
+class Draw(NamedTuple):
+    """One draw of noise: the name of the function that drew it, and what it drew."""
+
+    name: str
+    value: torch.Tensor
+
+
 class Watch(TorchFunctionMode):
-    """While active, keeps activations, rectifiers, and Gaussian noise.
+    """While active, keeps activations, units, and noise.
 
     differentiate_noise: the noise gets gradients, so that its scale can be read from them.
     """
 
     def __init__(self, differentiate_noise=False):
         super().__init__()
-        self.activations, self.rectifiers, self.noise = [], [], []
+        self.activations, self.units, self.noise = [], [], []
         self.differentiate_noise = differentiate_noise
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = getattr(func, "__name__", "")
         plain = name.removesuffix("_")
-        if plain in RECTIFIERS:
+        if plain in RECTIFIERS or plain in SQUASHERS:
             with contextlib.suppress(Exception):  # watching must never stop the model
-                self.rectifiers.append(_rectifier(args[0].detach()))  # now: it may work in place
+                self.units.append(_units(plain, args[0].detach()))  # now: it may work in place
         output = func(*args, **(kwargs or {}))
         if not isinstance(output, torch.Tensor) or not output.is_floating_point():
             return output
-        if name in NOISE:
-            return self._noise(output, in_place=plain != name)
+        if name in NORMAL or name in OTHER_NOISE:
+            return self._noise(name, output, in_place=plain != name)
         if plain in BOUNDS or plain in UNBOUNDED:
             self.activations.append(Activation(plain, args[0] if args else None, output))
         return output
 
-    def _noise(self, output, in_place):
+    def _noise(self, name, output, in_place):
         """Keep the noise, and hand it to the model as something that it may work on in place."""
-        self.noise.append(output)
+        self.noise.append(Draw(name, output))
         if not (self.differentiate_noise and output.is_leaf):
             return output
         output.requires_grad_()
@@ -86,6 +109,34 @@ class Watch(TorchFunctionMode):
             clamp, tensor = activation, activation.before
         return clamp
 
+    def one_before(self, activation):
+        """The bounded activation whose output goes into this one; an empty one if none does."""
+        if activation.before is None or activation.name not in MAPS:
+            return Activation()
+        inner = self.last_before(activation.before)
+        known = inner.name in BOUNDS and inner.after is not activation.after
+        return inner if known else Activation()
+
+
+class Replaced(TorchFunctionMode):
+    """While active, the `number`-th draw of noise (counted from 0) gives the values `noise`."""
+
+    def __init__(self, number, noise):
+        super().__init__()
+        self.number, self.noise, self.count = number, noise, -1
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        drawn = isinstance(output, torch.Tensor) and output.is_floating_point()
+        if not drawn or name not in NORMAL and name not in OTHER_NOISE:
+            return output
+        self.count += 1
+        if self.count != self.number:
+            return output
+        with torch.no_grad():
+            return output.copy_(self.noise.reshape(output.shape))
+
 
 class Linearised(TorchFunctionMode):
     """While active, rectifiers let everything pass: what a network says without its dead units."""
@@ -96,13 +147,29 @@ class Linearised(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _rectifier(before):
-    """The `Rectifier` of one call, from what goes into it, [B, units, ...]."""
-    units = before.movedim(1, 0).flatten(1)
-    highest = units.amax(1)
-    dead = highest <= 0
-    below = (-highest / units.std(1, correction=0).clamp(min=1e-9))[dead]
-    return Rectifier(dead, below.median().item() if len(below) else 0.0)
+def composed_range(ending, inner):
+    """(low, high) that an output can reach which ends in one or two bounded activations."""
+    low, high = BOUNDS.get(ending.name, (-math.inf, math.inf))
+    if inner.name is None:
+        return low, high
+    ends = torch.tensor(BOUNDS[inner.name], dtype=torch.float64)
+    mapped = MAPS[ending.name](ends)
+    return mapped[0].item(), mapped[1].item()
+
+
+def _units(name, before):
+    """The `Units` of one call, from what goes into it, [B, units, ...]."""
+    values = before.movedim(1, 0).flatten(1)
+    if name in SQUASHERS:
+        # Inside by less than SATURATED for at least one image, or else stuck at one end.
+        distance = torch.maximum(values.amin(1), -values.amax(1)) - SATURATED
+        kind = "squasher"
+    else:
+        distance = -values.amax(1)
+        kind = "rectifier"
+    dead = distance >= 0
+    depth = (distance / values.std(1, correction=0).clamp(min=1e-9))[dead]
+    return Units(kind, dead, depth.median().item() if len(depth) else 0.0)
 
 
 def _same(a, b):

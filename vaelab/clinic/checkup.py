@@ -5,13 +5,17 @@ import sys
 
 import torch
 
-from ..adapt import check_images, pieces, unwrap, wanted
+from ..adapt import check_images, pieces, unwrap
 from ..untouched import measuring
 from .calling import AS_STD, adapter_line
+from .doors import find_door
 from .findings import diagnose
 from .numbers import numbers
-from .observe import Limits, Patient, observe
+from .observation import Limits, Patient
+from .observe import observe
 from .report import Report
+
+PURPOSES = ("generation", "autoencoding")
 
 
 def checkup(
@@ -22,6 +26,9 @@ def checkup(
     adapter=None,
     inputs=None,
     decode=None,
+    x_train=None,
+    inputs_train=None,
+    purpose="generation",
     batch_size=None,
     beta_limits=(0.1, 10.0),
     sigma2_limits=(0.1, 200.0),
@@ -36,7 +43,11 @@ def checkup(
     adapter: what the model returns -> (reconstruction, mu, logvar), or (model, x, ...) -> the same.
     inputs: labels or other tensors with a row for each image, sliced with x: a tensor or a tuple
     (given after x), or a dict (given by name). decode: codes [B, L] -> reconstruction, default
-    model.decode or model.decoder. batch_size: at which the loss is measured, default len(x).
+    model.decode or model.decoder. x_train, inputs_train: a few hundred rows as the model got them
+    in training; with them x that went through another preprocessing, and a model that knows its
+    training rows only, can be told. purpose: "autoencoding" for a model whose codes another model
+    will learn, as in latent diffusion: then a light KL and codes far from N(0, 1) are no illness.
+    batch_size: at which the loss is measured, default len(x).
     beta_limits: a cross-entropy's beta outside them is a loss-scale problem. sigma2_limits: the
     same for sigma^2 over the mean squared error.
 
@@ -48,21 +59,41 @@ def checkup(
     """
     limits = Limits(beta_limits, sigma2_limits)
     _check_arguments(model, x, loss, adapter, decode, batch_size, limits)
+    _check_training_rows(model, x, x_train, inputs_train, purpose)
     model = unwrap(model)
     owners = (model, loss, adapter, decode)
     with measuring(*owners, seed=seed), _eager(), torch.inference_mode(False), torch.enable_grad():
-        # A copy is needed where x was made in inference mode: such a tensor refuses gradients.
-        x = x.detach().clone() if x.is_inference() else x.detach()
-        x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        x = _usable(x)
         next(pieces(x, inputs, 1))  # refuses inputs of another length
-        x = wanted(model, x, adapter, inputs)
-        patient = Patient(model, x, loss, adapter, inputs, decode, batch_size or len(x), seed)
+        door = find_door(model, x, adapter, inputs, decode)
+        x = door.x
+        patient = Patient(
+            model=model,
+            x=x,
+            loss=loss,
+            adapter=door.adapter,
+            inputs=inputs,
+            decode=door.decode,
+            batch_size=batch_size or len(x),
+            seed=seed,
+            x_train=None if x_train is None else _usable(x_train).reshape(-1, *x.shape[1:]),
+            inputs_train=inputs_train,
+            purpose=purpose,
+            how=door.how,
+            own_noise=door.own_noise,
+        )
         seen = observe(patient, limits)
         _refuse_spread(seen)
-        findings, failed = diagnose(seen)
-        form = seen.form
-        found = {"beta": form.beta, "sigma2": form.sigma2, "loss_form": form.name} if form else {}
-        return Report(findings, numbers(seen, failed), **found)
+        found, form = diagnose(seen), seen.form
+        return Report(
+            findings=found.findings,
+            numbers=numbers(seen),
+            looked_for=found.looked_for,
+            unchecked=found.unchecked,
+            beta=form and form.beta,
+            sigma2=form and form.sigma2,
+            loss_form=form and form.name,
+        )
 
 
 def _check_arguments(model, x, loss, adapter, decode, batch_size, limits):
@@ -80,6 +111,36 @@ def _check_arguments(model, x, loss, adapter, decode, batch_size, limits):
         if not two or not 0 <= pair[0] < pair[1]:
             wanted_pair = f"{name}_limits must be limits (low, high) with 0 <= low < high"
             raise ValueError(f"{wanted_pair}, got {pair!r}")
+
+
+def _usable(x):
+    """x without a graph, in single precision at least."""
+    # A copy is needed where x was made in inference mode: such a tensor refuses gradients.
+    x = x.detach().clone() if x.is_inference() else x.detach()
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _check_training_rows(model, x, x_train, inputs_train, purpose):
+    """Raise ValueError for training rows that cannot be compared with x, or an unknown purpose."""
+    if purpose not in PURPOSES:
+        raise ValueError(f"purpose must be one of {PURPOSES}, got {purpose!r}")
+    if x_train is None and inputs_train is not None:
+        raise ValueError("inputs_train belong to x_train: give x_train=, the rows of training")
+    if x_train is None:
+        return
+    try:
+        check_images(unwrap(model), x_train)
+    except ValueError as error:
+        raise ValueError(f"x_train must be rows like x: {error}") from None
+    if not torch.isfinite(x_train).all():
+        raise ValueError("x_train holds NaN or infinite values: clean the training data first")
+    if x_train.shape[1:] != x.shape[1:]:
+        got = f"{list(x_train.shape)} and {list(x.shape)}"
+        raise ValueError(f"x_train and x must hold rows of one shape, got {got}")
+    try:
+        next(pieces(x_train, inputs_train, 1))
+    except ValueError as error:
+        raise ValueError(f"inputs_train do not fit x_train: {error}") from None
 
 
 def _eager():

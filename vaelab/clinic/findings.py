@@ -4,77 +4,74 @@ A check is a pure function that yields the text of what it saw, or `Evidence` wh
 or needs a remedy of its own. Its parameters name parts of the `Observation`
 (or `seen`, the whole of it), and it is left out where one of these parts could not be measured.
 Its decorator holds the code, the notebook that teaches it and the remedy. To add a finding, write
-a check at its place.
+a check at its place, and a section with its code in docs/findings.md.
 """
 
-import inspect
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
-from ..diagnostics import reachable_floor
+import torch
+
 from ..elbo import gaussian_kl
+from . import judging
 from .activations import BOUNDS
-from .meter import SWAPPED, first_line
+from .forms import SWAPPED, UNPRICED
 from .noise import RIGHT
-from .report import Finding, span
+from .register import CHECKS, Evidence, diagnose, finding, note
+from .report import span
+from .rows import tensors_of
+
+__all__ = ["CHECKS", "diagnose"]
 
 SCALE, COLLAPSE, LIKELIHOOD = "01_loss_scale", "02_posterior_collapse", "03_output_likelihood"
 SATURATION, RANGES, MAPS = "04_sigmoid_saturation", "05_tanh_vs_zscore", "07_latent_maps"
-CHECKS = []
+PAGE = ""  # the section of docs/findings.md
 KL = "0.5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum(1).mean()"
 SAMPLE = "z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)"
 
 
-class Check(NamedTuple):
-    """A registered check and the names of its parameters."""
-
-    code: str
-    notebook: str
-    remedy: str
-    look: Callable
-    needs: tuple
+# ---- rows that the model was not made for
 
 
-class Evidence(NamedTuple):
-    """What a check saw. An empty remedy stands for the one in the decorator."""
-
-    text: str
-    severity: str = "serious"
-    remedy: str = ""
-
-
-def note(text, remedy=""):
-    """Evidence for something that is worth knowing and no illness."""
-    return Evidence(text, "note", remedy)
-
-
-def finding(code, notebook, remedy):
-    """Register a check."""
-
-    def register(look):
-        needs = tuple(inspect.signature(look).parameters)
-        CHECKS.append(Check(code, notebook, remedy, look, needs))
-        return look
-
-    return register
+@finding(
+    "data-mismatch",
+    PAGE,
+    "Look at the rows: print x.min(), x.max(), x.mean() and a picture, beside those of training.",
+)
+def odd_rows(seen, rows):
+    if rows.constant > 0.1 and rows.constant < 1:
+        yield (
+            f"{rows.constant:.0%} of the rows hold one value only, and the others do not: "
+            "they look like files that could not be read"
+        )
+    if rows.mark is not None:
+        yield Evidence(
+            f"{rows.marked:.1%} of the values are {rows.mark:g}, far from all others: a mark for "
+            "missing values is read as a number",
+            remedy="Replace the mark, for instance by the column's mean, and tell the model where.",
+        )
 
 
-def diagnose(seen):
-    """(findings, failed): what the checks found, and code -> why where a check itself failed."""
-    findings, failed = [], {}
-    for check in CHECKS:
-        parts = [seen if name == "seen" else getattr(seen, name) for name in check.needs]
-        if any(part is None for part in parts):
-            continue
-        try:
-            for found in check.look(*parts):
-                text, severity, remedy = Evidence(found) if isinstance(found, str) else found
-                remedy = remedy or check.remedy
-                findings.append(Finding(check.code, severity, text, remedy, check.notebook))
-        except Exception as error:  # one check must not take the others with it
-            failed[check.code] = f"{type(error).__name__}: {first_line(error)}"
-    return findings, failed
+@finding(
+    "data-mismatch",
+    PAGE,
+    "Give checkup and the model rows that went through the very preprocessing of training.",
+)
+def rows_unlike_training(seen, beside):
+    if beside.odd.commonest > 0.5 and seen.rows.commonest < 0.1:
+        yield Evidence(
+            f"{beside.odd.commonest:.0%} of x_train are one and the same row",
+            remedy="Look at the data loader: print a few rows of a batch.",
+        )
+    if beside.inputs_accuracy > 0.8:
+        accuracy = f"accuracy {beside.inputs_accuracy:.2f}, 0.5 is chance"
+        yield f"a classifier tells the inputs from inputs_train with {accuracy}"
+    told = f"a classifier tells x from x_train with accuracy {beside.accuracy:.2f}, 0.5 is chance"
+    if beside.accuracy < 0.8 or beside.p_value > 1e-4:
+        return
+    moved = f"means and spreads differ by {beside.shift:.0%} of the variance"
+    worse = f"the model's error on x is {beside.ratio:.3g} times that on x_train"
+    text = f"{told}; {moved}; {worse}"
+    yield text if beside.shift > 0.2 or beside.ratio > 1.25 else note(text)
 
 
 # ---- numbers that are not finite
@@ -82,7 +79,7 @@ def diagnose(seen):
 
 @finding(
     "non-finite",
-    SATURATION,
+    PAGE,
     "Go back to earlier weights, lower the learning rate, and bound logvar, as in clamp(-10, 10).",
 )
 def non_finite(seen, outputs):
@@ -93,12 +90,12 @@ def non_finite(seen, outputs):
         sizes = outputs.logvar.abs()
         finite = sizes[sizes < math.inf]
         most = f"; the largest finite |logvar| is {finite.max():.3g}" if len(finite) else ""
-        yield f"{' and '.join(where)} hold NaN or infinite values{most}"
+        yield f"there are NaN or infinite values in {' and '.join(where)}{most}"
 
 
 @finding(
     "non-finite",
-    SATURATION,
+    PAGE,
     "Bound logvar, as in clamp(-10, 10), and look for log(0) or 0/0 in the loss.",
 )
 def loss_not_finite(outputs, loss):
@@ -108,6 +105,26 @@ def loss_not_finite(outputs, loss):
     if outputs.logvar.max() > 80:
         why = "exp(logvar) overflows"
     yield f"the loss is {loss.value} on these images; {why}"
+
+
+# ---- values that the loss is not made for
+
+
+@finding(
+    "outside-support",
+    PAGE,
+    "Scale x to [0, 1] and use binary_cross_entropy_with_logits, or use a squared error.",
+)
+def outside_support(outputs, x_all, form, loss):
+    bernoulli = form.cross_entropy or "Bernoulli" in (form.name or "")
+    if bernoulli and (x_all.min() < -1e-6 or x_all.max() > 1 + 1e-6):
+        yield (
+            f"x spans {span(x_all)}, but {form.name} is for values in [0, 1]; "
+            f"{judging.outside(x_all, 0, 1):.0%} lie outside, where the loss can fall without limit"
+        )
+    if loss.impossible:
+        spans = span(outputs.reconstruction)
+        yield f"{loss.impossible:.1%} of the outputs are no probabilities: they span {spans}"
 
 
 # ---- the loss as it is written
@@ -123,6 +140,8 @@ def shape_broadcast(outputs, x, form):
     tensors = {"reconstruction": outputs.reconstruction, "x": x, "mu": outputs.mu}
     named = [f"{name} [B, {', '.join(map(str, t.shape[1:]))}]" for name, t in tensors.items()]
     shapes = f"Shapes before the loss: {', '.join(named)}"
+    if form.moved:
+        return
     if form.mixes:
         yield (
             "the gradient of one image's reconstruction turns when only other images change: every "
@@ -135,7 +154,7 @@ def shape_broadcast(outputs, x, form):
         yield f"the loss fails at batch size {n}: {why}{works}. {shapes}"
 
 
-@finding("loss-raises", LIKELIHOOD, "Bring outputs and data into the range that the loss is for.")
+@finding("loss-raises", PAGE, "Bring outputs and data into the range that the loss is for.")
 def loss_raises(outputs, x, x_all, form, loss):
     explained = form.mixes or form.broadcasts or list(outside_support(outputs, x_all, form, loss))
     if loss.error and not explained:
@@ -145,7 +164,7 @@ def loss_raises(outputs, x, x_all, form, loss):
 
 @finding(
     "swapped-arguments",
-    LIKELIHOOD,
+    PAGE,
     "Write binary_cross_entropy(reconstruction, x): the prediction comes first.",
 )
 def swapped_arguments(form):
@@ -154,20 +173,42 @@ def swapped_arguments(form):
 
 
 @finding(
+    "no-gradient",
+    PAGE,
+    "Take .detach(), .data, .item() and no_grad() out of the reconstruction error.",
+)
+def loss_detached(form, loss):
+    if form.a == 0 and loss.detached:
+        yield "the loss changes with the reconstruction, and has no gradient on it"
+
+
+@finding("partial-error", PAGE, "Let the error see every value of the reconstruction.")
+def partial_error(form):
+    if form.ignored > 0:
+        yield f"{form.ignored:.0%} of the reconstruction's values do not enter the loss"
+
+
+@finding(
     "kl-form",
-    SCALE,
+    PAGE,
     f"Write the KL as {KL}. A loss that wants a standard deviation gets torch.exp(0.5 * logvar).",
 )
 def kl_form(form):
-    if form.kl.kind == "other":
+    if form.kl.mixes:
+        yield note("the loss compares codes of different images: a crowd's term beside the KL")
+    elif form.kl.kind == "prior":
+        yield note("the KL is to another prior than N(0, 1), which is taken as it is")
+    elif form.kl.kind == "other":
         on_mu, on_logvar = form.kl.cosines
+        why = f": {form.kl.formula}" if form.kl.formula else ""
         yield (
-            "the KL term is not that of N(mu, exp(logvar)) to N(0, 1): its gradient and the right "
-            f"one have cosine {on_mu:.2f} on mu and {on_logvar:.2f} on logvar, where 1 is right"
+            f"the KL term is not that of N(mu, exp(logvar)) to N(0, 1){why}. Its gradient and "
+            f"the right one have cosine {on_mu:.2f} on mu and {on_logvar:.2f} on logvar, where 1 "
+            "is right"
         )
 
 
-@finding("loss-sign", SCALE, "Minimise reconstruction error + KL, which is minus the ELBO.")
+@finding("loss-sign", PAGE, "Minimise reconstruction error + KL, which is minus the ELBO.")
 def loss_sign(form):
     if form.a is not None and form.a < 0:
         elbo = form.b is not None and form.b < 0
@@ -182,12 +223,140 @@ def kl_sign(form):
         yield f"the loss falls as the KL grows: its weight is {form.b:.3g}"
 
 
+# ---- what forward returns, and from where
+
+
+@finding(
+    "outputs-swapped", PAGE, "Return (reconstruction, mu, logvar), each from the head of its name."
+)
+def outputs_swapped(outputs, training):
+    if training.noise.swapped:
+        yield "the noise is exp(mu / 2): mu and logvar have changed places in what is returned"
+    elif torch.equal(outputs.mu, outputs.logvar) and outputs.mu.any():
+        yield "mu and logvar are one and the same tensor: both come from one head"
+
+
+@finding(
+    "outputs-reordered",
+    PAGE,
+    "Keep rows in the order of x: no roll, shuffle or sort between x and what is returned.",
+)
+def outputs_reordered(wiring, picture):
+    if wiring.rows == "moved":
+        yield "outputs stand in another order than x: a row of the output changes with another row"
+    elif picture.misplaced > 0.5:
+        share = f"{picture.misplaced:.0%} of the outputs"
+        yield f"{share} fit another row of x far better than their own"
+
+
+@finding(
+    "outputs-reordered",
+    PAGE,
+    "Compare each reconstruction with its own row: no shuffle, roll or sort of x in the loss.",
+)
+def targets_reordered(form):
+    if form.moved:
+        yield "the error compares a row of the reconstruction with another row of x"
+
+
+@finding(
+    "rows-mixed",
+    PAGE,
+    "Keep the batch in the first dimension: look at view, reshape, permute and batch_first=True.",
+)
+def rows_mixed(wiring):
+    if wiring.rows == "mixed":
+        yield "in eval mode a row of the output changes when another row of x changes"
+
+
+# ---- gradients that do not arrive
+
+
+@finding(
+    "no-gradient",
+    PAGE,
+    "Take .detach(), .data, no_grad() and inference_mode() out of forward, and of the adapter.",
+)
+def no_gradient(seen, training, wiring):
+    if not seen.trainable:
+        return
+    if not training.has_gradient and not wiring.frozen:
+        text = "the reconstruction carries no gradient in train mode: its error trains nothing"
+        yield _of_forward(seen, text)
+    elif wiring.frozen == "decoder":
+        yield "all parameters of the decoder are frozen, requires_grad is False"
+
+
+@finding("encoder-frozen", PAGE, "Give the encoder's parameters requires_grad_(True), and train.")
+def encoder_frozen(wiring):
+    if wiring.frozen == "encoder":
+        count = f"all {len(wiring.encoder)} tensors of the encoder's parameters"
+        yield f"{count} are frozen, requires_grad is False, and the decoder's are not"
+
+
+@finding("encoder-detached", PAGE, f"Write {SAMPLE}, or Normal(mu, std).rsample(), not .sample().")
+def encoder_detached(seen, training, wiring):
+    if not seen.trainable:
+        return
+    cut = "Take .detach(), .data, no_grad() and .sample() out of the path from x to z."
+    if wiring.cut_off:
+        layers = ", ".join(wiring.cut_off[:3])
+        text = f"no gradient reaches {layers}: the path is cut behind these layers"
+        yield _of_forward(seen, text, cut)
+    elif wiring.detached:
+        names = " and ".join(wiring.detached)
+        carries = "carries" if len(wiring.detached) == 1 else "carry"
+        text = f"{names} {carries} no gradient: the heads that make them learn nothing"
+        yield _of_forward(seen, text, cut)
+    elif "mu" in wiring.unfed and training.has_gradient and not training.deterministic:
+        text = "codes are sampled, but no gradient of the reconstruction reaches the encoder"
+        yield _of_forward(seen, text)
+    elif wiring.unfed == ("logvar",) and training.noise.formula == RIGHT:
+        text = "codes are sampled, but no gradient of the reconstruction reaches logvar"
+        yield _of_forward(seen, text, cut)
+
+
 # ---- codes and their noise
+
+
+@finding("no-sampling", PAGE, f"Decode a sample in training: {SAMPLE}.")
+def no_sampling(seen, training):
+    if training.noise.kind == "none" and training.deterministic:
+        text = "in train mode two passes give identical outputs: the decoder gets mu, no noise"
+        yield _of_forward(seen, text)
+
+
+@finding("shared-noise", PAGE, f"Draw noise for each row: {SAMPLE}.")
+def shared_noise(noise):
+    if noise.shared and noise.kind == "sampled":
+        yield f"one draw of noise is shared by all {noise.shared}"
+
+
+@finding("noise", PAGE, f"Sample with {SAMPLE}.")
+def noise_of_another_kind(noise):
+    if noise.kind != "sampled" or noise.shared or noise.swapped:
+        return
+    if noise.times > 1:
+        yield f"the noise is added {noise.times} times"
+    elif not noise.normal:
+        yield f"the noise is drawn by {noise.drawn_by}, and the KL assumes a normal distribution"
+    elif noise.formula is None and not 0.9 < noise.off < 1.1:
+        off = f"typically {noise.off:.3g} times exp(logvar / 2)"
+        yield f"the noise does not follow logvar: it is {off}, the standard deviation of the KL"
+    elif noise.formula not in (None, RIGHT) and "logvar" not in noise.formula.replace(RIGHT, ""):
+        yield f"the noise is multiplied by {noise.formula}, where the KL assumes {RIGHT}"
+
+
+@finding("logvar", PAGE, f"Sample with {SAMPLE}.")
+def noise_formula(noise):
+    formula = noise.formula
+    if formula not in (None, RIGHT) and "logvar" in formula.replace(RIGHT, ""):
+        yield f"the noise is multiplied by {formula}, where the KL assumes {RIGHT}"
 
 
 @finding(
     "logvar",
-    SATURATION,
+    PAGE,
     "Make both plain outputs of linear layers. A standard deviation has logvar = 2 * std.log().",
 )
 def bounded_codes(endings):
@@ -201,20 +370,8 @@ def bounded_codes(endings):
 
 
 @finding(
-    "logvar", SATURATION, "Bound logvar, as in logvar.clamp(-10, 10), and lower the learning rate."
-)
-def logvar_out_of_hand(outputs):
-    lowest, highest = outputs.logvar.min().item(), outputs.logvar.max().item()
-    if highest > 20:
-        variance = f"a variance of {math.exp(min(highest, 700)):.2g}"
-        yield f"logvar reaches {highest:.3g}, {variance}; exp overflows at 88"
-    elif lowest < -25:
-        yield note(f"logvar falls to {lowest:.3g}: those codes have practically no noise")
-
-
-@finding(
     "logvar",
-    SATURATION,
+    PAGE,
     "Return the log of the variance. A standard deviation has logvar = 2 * std.log().",
 )
 def logvar_never_negative(outputs, endings, picture, codes):
@@ -226,54 +383,117 @@ def logvar_never_negative(outputs, endings, picture, codes):
         yield f"no logvar is negative, they span {spans}: no posterior is narrower than the prior"
 
 
-@finding(
-    "no-gradient",
-    COLLAPSE,
-    "Take .detach(), .data, no_grad() and inference_mode() out of forward, and of the adapter.",
-)
-def no_gradient(seen, training):
-    if seen.trainable and not training.has_gradient:
-        yield "the reconstruction carries no gradient in train mode: its error trains nothing"
+# ---- paths that go past the code
 
 
 @finding(
-    "encoder-detached", COLLAPSE, f"Write {SAMPLE}, or Normal(mu, std).rsample(), not .sample()."
+    "path-around-z",
+    PAGE,
+    "The decoder must see the image through z only: remove skips and copies of x behind the code.",
 )
-def encoder_detached(training):
-    if training.noise.kind == "detached" and not training.deterministic:
-        yield "codes are sampled, but no gradient of the reconstruction reaches the encoder"
+def path_around_z(forced, codes):
+    if forced.around < 0.005 or forced.own_part is False:
+        return
+    share = f"{forced.around:.1%} of the data's variance"
+    yield f"with one code for all images the outputs still follow the images, by {share}"
 
 
-@finding("no-sampling", COLLAPSE, f"Decode a sample in training: {SAMPLE}.")
-def no_sampling(training):
-    if training.noise.kind == "none" and training.deterministic:
-        yield "in train mode two passes give identical outputs: the decoder gets mu, no noise"
+@finding(
+    "path-around-z",
+    PAGE,
+    "Weaken what the decoder sees of x: fewer steps back, dropout on its inputs, or free bits.",
+)
+def decoder_reads_its_targets(forced, codes):
+    if forced.around < 0.005 or forced.own_part is not False:
+        return
+    nats = f"the code has {codes.kl.sum():.3g} nats"
+    text = (
+        f"the decoder reads other values of x past the code, as an autoregressive one does; {nats}"
+    )
+    yield text if codes.kl.sum() < 1 else note(text)
 
 
-@finding("logvar", SATURATION, f"Sample with {SAMPLE}.")
-def noise_formula(training):
-    if training.noise.formula not in (None, RIGHT):
-        yield f"the noise is multiplied by {training.noise.formula}, where the KL assumes {RIGHT}"
+@finding(
+    "decoder-ignores-z",
+    PAGE,
+    "Pass z into the decoder: nothing of it arrives, whatever its values.",
+)
+def decoder_without_z(x, outputs, training, picture):
+    hidden = outputs.logvar.max() > 20 or judging.is_saturated(x, picture)
+    if training.noise.kind == "blocked" and not hidden:
+        yield "no gradient passes from the outputs to z: they are the same whatever z is"
+
+
+@finding(
+    "decode-differs",
+    PAGE,
+    "Let forward and decode do the same with z: what stands between them is missing in samples.",
+)
+def decode_differs(forced, picture):
+    if forced.decoded is None or forced.around > 0.005:
+        return
+    if forced.decoded > 1.5 * forced.own + 0.01 * picture.mean_image_mse:
+        errors = f"mean squared error {forced.decoded:.3g} against {forced.own:.3g}"
+        yield f"decode(z) gives other pictures than forward does with the same code: {errors}"
+
+
+@finding("condition-ignored", PAGE, "Give the labels to the decoder, and check that they arrive.")
+def condition_ignored(seen, forced):
+    moves = forced.condition_moves
+    least = 1e-6 if seen.untrained else 0.005
+    if moves is not None and moves < least and forced.by_condition < 2 * least:
+        share = f"{moves:.2%} of the data's variance"
+        yield f"outputs change by {share} when rows get other inputs than their own"
+
+
+@finding(
+    "condition-leaks",
+    PAGE,
+    "Take out of the inputs what is computed from the picture, or make it much coarser.",
+)
+def condition_leaks(seen, forced, picture):
+    wide = any(map(judging.is_wide, tensors_of(seen.patient.inputs)))
+    if forced.condition_alone is None or not wide:
+        return
+    alone = 1 - forced.condition_alone / picture.mean_image_mse
+    own = 1 - forced.own / picture.mean_image_mse
+    if own > 0.05 and alone > 0.5 * own:
+        yield (
+            f"the inputs alone, with one code for all images, explain {alone:.0%} of the data's "
+            f"variance, and with the right codes it is {own:.0%}"
+        )
+
+
+@finding("data-mismatch", PAGE, "Look whether labels and rows were shuffled in the same way.")
+def wrong_condition(forced):
+    moves = forced.condition_moves
+    if moves is None or moves < 0.02 or forced.own < 0.98 * forced.condition_error:
+        return
+    errors = (
+        f"mean squared error {forced.own:.3g} with them, {forced.condition_error:.3g} with others"
+    )
+    yield f"the inputs of a row fit it no better than those of another row: {errors}"
 
 
 # ---- ranges
 
 
-@finding(
-    "outside-support",
-    LIKELIHOOD,
-    "Scale x to [0, 1] and use binary_cross_entropy_with_logits, or use a squared error.",
-)
-def outside_support(outputs, x_all, form, loss):
-    bernoulli = form.cross_entropy or "Bernoulli" in (form.name or "")
-    if bernoulli and (x_all.min() < -1e-6 or x_all.max() > 1 + 1e-6):
-        yield (
-            f"x spans {span(x_all)}, but {form.name} is for values in [0, 1]; "
-            f"{_outside(x_all, 0, 1):.0%} lie outside, where the loss can fall without limit"
-        )
-    if loss.impossible:
-        spans = span(outputs.reconstruction)
-        yield f"{loss.impossible:.1%} of the outputs are no probabilities: they span {spans}"
+@finding("activated-twice", PAGE, "Drop one of the two: the loss or the model applies it.")
+def activated_twice(seen, endings, picture):
+    ending, inner, link = endings.reconstruction.name, seen.inner_ending.name, picture.error.link
+    by_loss = link in ("sigmoid", "tanh") and ending in ("sigmoid", "tanh")
+    by_loss = by_loss or link == "two sigmoids"
+    if not by_loss and inner is None:
+        return
+    if judging.width(seen.x) < 0.6 * (picture.high - picture.low):
+        return
+    names = f"a {ending} in the model, then a {link} in the loss"
+    if link == "two sigmoids":
+        names = "two sigmoids in the loss"
+    if not by_loss:
+        names = f"a {inner}, then a {ending}"
+    spans = f"[{picture.low:.3g}, {picture.high:.3g}]"
+    yield f"outputs pass {names}: they can only reach {spans}, x spans {span(seen.x)}"
 
 
 @finding(
@@ -282,12 +502,13 @@ def outside_support(outputs, x_all, form, loss):
     "Scale the data (by s, with s^2 times the KL's weight) into the range, or drop the activation.",
 )
 def out_of_reach(x, picture, endings):
-    if picture.bounded and _reach_matters(x, picture):
-        share, floor = _reach(x, picture)
+    if picture.bounded and judging.reach_matters(x, picture):
+        share, floor = judging.reach(x, picture)
+        bound = judging.bound(picture, endings)
         yield (
-            f"the model answers in [{picture.low:.3g}, {picture.high:.3g}] "
-            f"({_bound(picture, endings)}), x spans {span(x)}: {share:.0%} of the values are out "
-            f"of reach, {floor:.3g} of the mean squared error of {picture.mse:.3g} at the least"
+            f"the model answers in [{picture.low:.3g}, {picture.high:.3g}] ({bound}), x spans "
+            f"{span(x)}: {share:.0%} of the values are out of reach, {floor:.3g} of the mean "
+            f"squared error of {picture.mse:.3g} at the least"
         )
 
 
@@ -297,13 +518,48 @@ def out_of_reach(x, picture, endings):
     "Match the output's range to the data's, and show pictures on a fixed scale.",
 )
 def range_mismatch(x, picture):
-    if not picture.bounded or _reach_matters(x, picture):
+    if not picture.bounded or judging.reach_matters(x, picture):
         return
-    if _width(x) < 0.6 * (picture.high - picture.low) < math.inf:
+    if judging.width(x) < 0.6 * (picture.high - picture.low) < math.inf:
         yield note(
             f"the output can lie in [{picture.low:.3g}, {picture.high:.3g}], x spans only "
             f"{span(x)}; outputs span {span(picture.shown)}"
         )
+
+
+@finding("logvar", PAGE, "Bound logvar, as in logvar.clamp(-10, 10), and lower the learning rate.")
+def logvar_out_of_hand(outputs):
+    lowest, highest = outputs.logvar.min().item(), outputs.logvar.max().item()
+    if highest > 20:
+        variance = f"a variance of {math.exp(min(highest, 700)):.2g}"
+        yield f"logvar reaches {highest:.3g}, {variance}; exp overflows at 88"
+    elif lowest < -25:
+        text = f"logvar falls to {lowest:.3g}: those codes have practically no noise"
+        yield text if lowest < -60 else note(text)
+
+
+# ---- parts that did not train
+
+
+@finding(
+    "encoder-frozen",
+    PAGE,
+    "Give all parameters to the optimizer, load all of them, and look for a path without gradient.",
+)
+def encoder_as_drawn(seen, drawn):
+    # A dead layer keeps its weights: it is the cause, and named below.
+    if drawn.encoder and not drawn.decoder and not judging.has_dead_layer(seen):
+        yield "the encoder's weights look as they were drawn, and the decoder's do not"
+
+
+@finding(
+    "untrained",
+    PAGE,
+    "Give all parameters to the optimizer, load all of them, and look for a path without gradient.",
+)
+def decoder_as_drawn(seen, drawn):
+    if drawn.decoder and not drawn.encoder and not judging.has_dead_layer(seen):
+        yield "the decoder's weights look as they were drawn, and the encoder's do not"
 
 
 # ---- the weights of the two terms
@@ -315,31 +571,57 @@ def range_mismatch(x, picture):
     "Sum over values and latents, mean over the batch. Then set beta (or sigma^2) on purpose.",
 )
 def loss_scale(seen, form, picture):
-    if form.a is None or form.b is None or form.a < 0 or form.b < 0:
-        return
-    if form.b == 0:
+    light_on_purpose = seen.patient.purpose == "autoencoding"
+    if form.b == 0 and not light_on_purpose:
         text = "the loss has no KL: nothing ties the codes to the prior"
         yield Evidence(text, remedy=f"Add {KL}.")
-    if form.a == 0:
+    if form.a == 0 and not seen.loss.detached:
         text = "the loss does not depend on the reconstruction: only the KL is trained"
         yield Evidence(text, remedy="Add the reconstruction error, summed over each image.")
-    weight = _kl_weight(seen)
-    if weight is not None and _is_off(seen, weight) and not _sigma_is_off(seen):
-        yield _too_much_or_little(seen, weight)
+    weight = judging.kl_weight(seen)
+    if weight is None or judging.sigma_is_off(seen):
+        return
+    if light_on_purpose and weight.relative < 1:
+        return
+    if judging.is_off(seen, weight):
+        yield judging.too_much_or_little(seen, weight)
+    elif judging.is_mean_over_latents(seen, weight):
+        latents = seen.outputs.mu[0].numel()
+        text = f"the KL weighs exactly 1 / {latents}, one over the number of latents"
+        yield f"{text}: it is averaged over them, where the ELBO has a sum"
+
+
+@finding(
+    "untrained",
+    PAGE,
+    "Train first. If it was trained: was the learning rate far too small, or were the weights not "
+    "loaded?",
+)
+def untrained(seen):
+    if seen.untrained:
+        yield (
+            "all weights look as they were drawn. The loss and the wiring were checked, what only "
+            "training shows was not"
+        )
 
 
 @finding("sigma", LIKELIHOOD, "Set sigma^2 to the mean squared error, or learn it.")
 def sigma(seen, form, picture):
-    weight = _kl_weight(seen)
-    if weight is None or form.sigma2 is None:
+    if form.name == UNPRICED:
+        text = "the squared error is divided by a variance that costs nothing: it will grow"
+        yield Evidence(text, remedy="Add 0.5 * logvar of the output, the log of its deviation.")
+    weight = judging.kl_weight(seen)
+    if weight is None or form.sigma2 is None or seen.untrained:
+        return
+    if seen.patient.purpose == "autoencoding" and weight.relative < 1:
         return
     needed = form.b * picture.mse / form.sigma2
     remedy = (
         f"Set sigma^2 to the mean squared error, {picture.mse:.3g}, or learn it. With your "
         f"reconstruction term that is a KL weight of {needed:.3g} instead of {form.b:.3g}."
     )
-    if _sigma_is_off(seen):
-        yield Evidence(_too_much_or_little(seen, weight), remedy=remedy)
+    if judging.sigma_is_off(seen):
+        yield Evidence(judging.too_much_or_little(seen, weight), remedy=remedy)
     elif not 0.25 <= weight.relative <= 4:
         yield note(
             f"the loss assumes sigma {form.sigma2**0.5:.3g}, the root mean squared error is "
@@ -356,13 +638,35 @@ def batch_dependent_beta(form):
         yield f"the KL's weight over the error's changes with the batch size: {ratios}"
 
 
+# ---- rows that the model does not know
+
+
+@finding(
+    "overfit",
+    PAGE,
+    "Train on more rows, stop earlier, or make the network smaller. Look at held-out rows only.",
+    symptom=True,
+)
+def overfit(beside, picture):
+    if beside.train_error is None or beside.accuracy >= 0.8 and beside.p_value <= 1e-4:
+        return
+    train, held_out = beside.train_error.mean().item(), beside.error.mean().item()
+    lost = (held_out - train) / max(picture.mean_image_mse - train, 1e-12)
+    if beside.ratio > 1.5 and lost > 0.15:
+        yield (
+            f"mean squared error {train:.3g} on the training rows, {held_out:.3g} on x: "
+            f"{lost:.0%} of what is explained there is not explained here"
+        )
+
+
 # ---- symptoms in what the model shows
 
 
 @finding(
     "train-eval-gap",
-    SATURATION,
+    PAGE,
     "BatchNorm's running statistics do not fit: train longer, or raise its momentum.",
+    symptom=True,
 )
 def train_eval_gap(seen, training, picture):
     train, evaluated = training.mse, training.eval_mse
@@ -375,34 +679,47 @@ def train_eval_gap(seen, training, picture):
     "saturated-output",
     SATURATION,
     "Start the last bias at logit(mean pixel), and train from new weights.",
+    symptom=True,
 )
 def saturated_output(seen, x, picture):
-    low, high, shown = picture.low, picture.high, picture.shown
-    if not seen.comparable or picture.follows > 0.02 or not picture.bounded:
+    if not seen.comparable or not judging.is_saturated(x, picture):
         return
-    near = 1e-6 if math.isinf(high - low) else 0.01 * (high - low)
-    at_end = (shown <= low + near) | (shown >= high - near)
-    wrong = (shown - x.clamp(low, high)).abs() > 0.25 * (x.max() - x.min())
-    stuck = (at_end & wrong).sum() / wrong.sum().clamp(min=1)
-    if wrong.float().mean() > 1e-4 and stuck > 0.5:
-        colour = "black" if shown.mean() < (low + min(high, low + 1)) / 2 else "white"
-        text = (
-            f"{at_end.float().mean():.0%} of the outputs sit at an end of [{low:g}, {high:g}] "
-            f"({colour}) for every image, and so do {stuck:.0%} of the values that are far off; no "
-            "gradient passes there"
+    at_end, stuck, _ = judging.ends(x, picture)
+    low, high = picture.low, picture.high
+    colour = "black" if picture.shown.mean() < (low + min(high, low + 1)) / 2 else "white"
+    text = (
+        f"{at_end:.0%} of the outputs sit at an end of [{low:g}, {high:g}] ({colour}), and so do "
+        f"{stuck:.0%} of the values that are far off; no gradient passes there"
+    )
+    if picture.preactivation:
+        text += f"; mean input of the last activation {picture.preactivation:.3g}"
+    yield text
+
+
+@finding(
+    "data-mismatch",
+    PAGE,
+    "Compare x with a batch of training: range, mean, order of axes, colours. Then pass x_train=.",
+    symptom=True,
+)
+def error_far_above_the_mean_image(seen, x, picture):
+    far = picture.mse > 2 * picture.mean_image_mse
+    if seen.comparable and far and not judging.is_saturated(x, picture):
+        times = picture.mse / max(picture.mean_image_mse, 1e-12)
+        yield (
+            f"the error is {times:.3g} times that of the best constant picture: these rows are not "
+            "what the model learned to show, or it never learned"
         )
-        if picture.preactivation:
-            text += f"; mean input of the last activation {picture.preactivation:.3g}"
-        yield text
 
 
 @finding(
     "dead-units",
-    SATURATION,
+    PAGE,
     "Start again with a lower learning rate, or use LeakyReLU: a dead unit gets no gradient.",
+    symptom=True,
 )
 def dead_units(seen, picture, codes):
-    yield from _dead(seen, after_collapse=False)
+    yield from judging.dead(seen, after_collapse=False)
 
 
 # ---- symptoms in the codes
@@ -412,54 +729,72 @@ def dead_units(seen, picture, codes):
     "decoder-ignores-z",
     COLLAPSE,
     "The decoder must see the image through z, and only so: look at every path into it.",
+    symptom=True,
 )
 def decoder_ignores_z(seen, picture, codes):
-    if _goes_past_the_code(picture, codes):
+    if judging.goes_past_the_code(picture, codes):
         what = "the codes say nothing, yet the output follows the image, past the code"
-        yield f"{what}: {_facts(seen)}"
-    elif _ignores_its_codes(seen):
+        yield f"{what}: {judging.facts(seen)}"
+    elif judging.ignores_its_codes(seen):
         what = "codes differ between images, and the output does not follow them"
-        yield f"{what}: {_facts(seen)}"
+        yield f"{what}: {judging.facts(seen)}"
 
 
 @finding(
     "posterior-collapse",
     COLLAPSE,
     "Bring beta (or sigma^2) well below the collapse threshold, then train from new weights.",
+    symptom=True,
 )
 def posterior_collapse(seen, picture, codes):
-    unused = codes.latents - codes.active
-    if codes.constant and not _goes_past_the_code(picture, codes):
-        what = "every image gets the same code, or training has not begun"
-        yield f"{what}: {_facts(seen)}"
-    elif seen.comparable and not codes.constant and unused:
-        what = f"partial: {unused} of {codes.latents} latents are unused"
-        yield note(f"{what}: they do not pay for their KL")
+    if codes.constant and not judging.goes_past_the_code(picture, codes):
+        text = f"every image gets the same code: {judging.facts(seen)}"
+        yield Evidence(text, remedy=judging.remedy_of_a_collapse(seen))
+    elif seen.comparable and not codes.constant and codes.active < 0.1 * codes.latents:
+        what = f"only {codes.active} of {codes.latents} latents are used"
+        yield note(f"{what}; the others do not pay for their KL", "Nothing, if the pictures do.")
 
 
 @finding(
     "no-better-than-mean",
-    COLLAPSE,
+    PAGE,
     "Train longer. Check that x and the reconstruction are in the same units.",
+    symptom=True,
 )
 def no_better_than_mean(seen, picture, codes):
-    told_already = codes.constant or _ignores_its_codes(seen)
-    if seen.comparable and picture.mse > picture.mean_image_mse and not told_already:
-        yield note(_facts(seen))
+    told_already = codes.constant or judging.ignores_its_codes(seen)
+    times = picture.mse / max(picture.mean_image_mse, 1e-12)
+    if not seen.comparable or told_already or not 1 < times <= 2:
+        return
+    yield judging.facts(seen) if times > 1.1 else note(judging.facts(seen))
+
+
+@finding(
+    "poor-fit",
+    PAGE,
+    "Train longer, lower the learning rate at the end, and compare x with a batch of training.",
+    symptom=True,
+)
+def poor_fit(seen, picture):
+    explained = 1 - picture.mse / max(picture.mean_image_mse, 1e-12)
+    if seen.comparable and 0 < explained < picture.follows - 0.15:
+        yield (
+            f"outputs vary with the images by {picture.follows:.0%} of the data's variance and "
+            f"explain {explained:.0%} of it: much of what they show is wrong"
+        )
 
 
 @finding(
     "dead-units",
-    SATURATION,
+    PAGE,
     "They may have died with the codes. Cure the collapse first, and train from new weights.",
+    symptom=True,
 )
 def dead_units_after_collapse(seen, picture, codes):
-    yield from _dead(seen, after_collapse=True)
+    yield from judging.dead(seen, after_collapse=True)
 
 
-@finding(
-    "train-eval-gap", SATURATION, "Report an ELBO at sampled codes only. At mu it is too good."
-)
+@finding("train-eval-gap", PAGE, "Report an ELBO at sampled codes only. At mu it is too good.")
 def mu_is_decoded(training, picture, decoding):
     if training.noise.kind == "sampled" and picture.noise_variance == 0:
         errors = f"error {picture.mse:.3g}; at a sampled code it is {decoding.own:.3g}"
@@ -469,16 +804,22 @@ def mu_is_decoded(training, picture, decoding):
 @finding(
     "prior-mismatch",
     MAPS,
-    "Samples from N(0, I) fall into holes. Raise the KL's weight, or fit a prior to the codes.",
+    "Fit a prior to the codes, or raise the KL's weight where it is below 1.",
+    symptom=True,
 )
 def prior_mismatch(seen, picture, codes, prior):
-    if prior.accuracy < 0.6 or prior.p_value > 1e-3:
+    other_prior = seen.form is not None and (seen.form.kl.kind == "prior" or seen.form.kl.mixes)
+    if prior.accuracy < 0.6 or prior.p_value > 1e-3 or other_prior:
+        return
+    if seen.patient.purpose == "autoencoding":
         return
     mean, variance = codes.z.mean(0), codes.z.var(0, correction=0)
     off = gaussian_kl(mean, variance.clamp(min=1e-12).log()).mean()
     # Precise codes alone are told from the prior too. Serious: far off, or hardly any noise.
-    loose = _kl_is_weak(seen) and (off > 3 or codes.information > 4 * max(codes.active, 1))
+    loose = judging.kl_is_weak(seen) and (off > 3 or codes.information > 4 * max(codes.active, 1))
     serious = prior.accuracy > 0.95 and (off > 8 or loose)
+    if not serious and off < 0.5:
+        return
     yield Evidence(
         "a classifier tells unseen codes from draws of the prior with accuracy "
         f"{prior.accuracy:.2f}, where 0.5 is best; the latents' means reach {mean.abs().max():.2f}"
@@ -490,165 +831,23 @@ def prior_mismatch(seen, picture, codes, prior):
 # ---- what is not known of the loss
 
 
-@finding("loss-unrecognised", SCALE, "Compare the weights of the two terms by hand, per image.")
+def _of_forward(seen, text, remedy=""):
+    """Evidence about the path from x to the output; a note where the reader's adapter is the path.
+
+    An adapter that runs the model may draw or detach what training does not.
+    """
+    if not seen.patient.in_an_adapter:
+        return Evidence(text, remedy=remedy)
+    return note(f"in the adapter, {text}", "Write the adapter as the training step is written.")
+
+
+@finding("loss-unrecognised", PAGE, "Compare the weights of the two terms by hand, per image.")
 def loss_unrecognised(form, picture):
     if form.name is None and form.a != 0 and not form.mixes and form.weights:
         yield note("the reconstruction error is of no known form: no beta and no sigma^2")
 
 
-@finding("stateful-loss", SCALE, "Check again at the end of training.")
+@finding("stateful-loss", PAGE, "Check again at the end of training.")
 def stateful_loss(form, picture):
     if form.stateful:
         yield note("two equal calls give different values: the weights are those of this moment")
-
-
-# ---- what several checks ask
-
-
-class Weight(NamedTuple):
-    """The KL's weight in the unit of the loss, that over a natural one, its limits, in words."""
-
-    value: float
-    relative: float
-    limits: tuple
-    text: str
-
-
-def _kl_weight(seen):
-    """The `Weight` of the KL, or None where there is none to judge."""
-    form, picture = seen.form, seen.picture
-    if not form.a or not form.b or form.a < 0 or form.b < 0:
-        return None
-    at = f"at batch size {form.batch_size}"
-    if form.beta is not None:
-        text = f"effective beta {form.beta:.4g} {at}, where the ELBO has 1"
-        return Weight(form.beta, form.beta, seen.limits.beta, text)
-    if form.sigma2 is not None:
-        value, natural, what = form.sigma2, picture.mse, "mean squared error"
-        text = f"implied sigma^2 {value:.4g} {at}"
-    elif form.name == "absolute error":
-        value, natural, what = form.b / form.a, picture.mae, "mean absolute error"
-        text = f"implied scale {value:.4g} of a Laplace distribution {at}"
-    else:
-        return None
-    relative = value / max(natural, 1e-12)
-    text += f", {relative:.3g} times the {what} {natural:.3g}"
-    return Weight(value, relative, seen.limits.sigma2, text)
-
-
-def _is_off(seen, weight):
-    """Whether the KL's weight is outside the limits, or beyond what the data can stand."""
-    low, high = weight.limits
-    if not 0.99 * low <= weight.relative <= 1.01 * high:
-        return True
-    threshold = seen.loss.threshold
-    unused = seen.comparable and seen.codes is not None and seen.codes.information < 0.1
-    if not threshold or not unused or weight.value <= 0.7 * threshold:
-        return False
-    return seen.form.beta is None or weight.value > 1.5
-
-
-def _sigma_is_off(seen):
-    """Whether both terms are summed and the KL has its own weight, so that sigma is what is off."""
-    form, weight = seen.form, _kl_weight(seen)
-    if weight is None or not form.squared or not _is_off(seen, weight):
-        return False
-    weight_of_kl = form.b / (form.batch_size if form.summed_over_batch else 1)
-    return abs(weight_of_kl - 1) < 0.01 and form.a * seen.x[0].numel() > 3
-
-
-def _too_much_or_little(seen, weight):
-    """The evidence for a KL of the wrong weight."""
-    direction = "little" if weight.relative < weight.limits[0] else "much"
-    text = f"{weight.text}: the KL weighs too {direction}"
-    if seen.loss.threshold:
-        text += f"; on these data total collapse is stable beyond {seen.loss.threshold:.3g}"
-    return text
-
-
-def _kl_is_weak(seen):
-    """Whether nothing says that the KL had its full weight in training."""
-    form = seen.form
-    if form is None or form.b is None or not form.a:
-        return True
-    if form.beta is not None:
-        return form.b < 0.5 * form.a
-    return form.squared and form.sigma2 < 0.5 * seen.picture.mse
-
-
-def _width(x):
-    """The range of x, 1 if all values are equal."""
-    return (x.max() - x.min()).item() or 1.0
-
-
-def _outside(x, low, high):
-    """The share of values outside a range."""
-    return ((x < low) | (x > high)).double().mean().item()
-
-
-def _reach(x, picture):
-    """(share of x out of the output's reach, the squared error that this costs at least)."""
-    slack = 2e-3 * _width(x)
-    share = _outside(x, picture.low - slack, picture.high + slack)
-    return share, reachable_floor(x, picture.low, picture.high)
-
-
-def _reach_matters(x, picture):
-    """Whether what is out of reach is a good part of the error."""
-    share, floor = _reach(x, picture)
-    least = 0.0 if math.isnan(picture.follows) else 0.005 * picture.mean_image_mse
-    return share > 0.01 and floor > max(0.05 * picture.mse, least)
-
-
-def _bound(picture, endings):
-    """What bounds the picture."""
-    ending, link = endings.reconstruction.name, picture.error.link
-    if ending is None:
-        return f"the loss applies a {link}"
-    applied = f" and the loss applies a {link} to that" if link in ("sigmoid", "tanh") else ""
-    return f"its output ends in a {ending}{applied}"
-
-
-def _dead(seen, after_collapse):
-    """Rectifiers that are zero for every image; after a collapse they are its consequence."""
-    codes, picture = seen.codes, seen.picture
-    for number, layer in enumerate(seen.rectifiers, 1):
-        # An encoder that the KL has silenced dies by drift: just below zero, with small heads.
-        drifted = codes.constant and codes.revived < 3 and layer.depth < 10 and layer.share >= 0.9
-        if len(layer.dead) < 8 or layer.share < 0.75 or after_collapse != drifted:
-            continue
-        harmed = seen.comparable and picture.mse > 0.8 * picture.mean_image_mse
-        yield Evidence(
-            f"{layer.share:.0%} of the {len(layer.dead)} units of rectifier {number} are zero for "
-            "every image",
-            "serious" if layer.share >= 0.9 and harmed else "note",
-        )
-
-
-def _facts(seen):
-    """The numbers that say whether codes are used."""
-    codes, picture, decoding = seen.codes, seen.picture, seen.decoding
-    text = (
-        f"KL {codes.kl.sum():.3g} nats, {codes.active} of {codes.latents} active units; outputs "
-        f"follow the images with {picture.follows:.1%} of the data's variance; error "
-        f"{picture.mse:.3g}, of the mean image {picture.mean_image_mse:.3g}"
-    )
-    if decoding is not None:
-        swapped = f"with another image's {decoding.swapped:.3g}"
-        text += f"; error with its own code {decoding.own:.3g}, {swapped}"
-    return text
-
-
-def _goes_past_the_code(picture, codes):
-    """Whether the pictures follow the images although the codes do not."""
-    better = picture.mse < 0.8 * picture.mean_image_mse
-    return codes.constant and picture.follows > 0.1 and better
-
-
-def _ignores_its_codes(seen):
-    """Whether the codes follow the images although the pictures do not."""
-    codes, decoding = seen.codes, seen.decoding
-    if not seen.comparable or codes.constant or codes.information <= 0.1:
-        return False
-    own_helps = decoding is None or decoding.own < 0.98 * decoding.swapped
-    return seen.picture.follows < 0.02 or codes.information > 0.5 and not own_helps

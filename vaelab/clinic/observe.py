@@ -5,226 +5,75 @@ measured is None, and `Observation.unmeasured` says why.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 
-from ..adapt import Outputs, call, pieces
+from ..adapt import Outputs, pieces
 from ..diagnostics import active_units, code_swap
 from ..elbo import gaussian_kl
-from ..latents import TwoSample, two_sample_test
+from ..latents import two_sample_test
 from ..threshold import collapse_threshold
-from .activations import BOUNDS, Linearised, Watch
-from .losses import LossForm, recover, value_on
-from .meter import LINKS, Shapes, first_line
-from .noise import Noise, read_noise
+from .activations import SQUASHERS, Linearised, Replaced, Watch, composed_range
+from .cost import budget
+from .forms import CATEGORICAL, LINKS
+from .losses import recover, value_on
+from .meter import Shapes, first_line
+from .noise import read_noise
+from .observation import (
+    FEWEST_IMAGES,
+    Codes,
+    Decoding,
+    Loss,
+    Observation,
+    Picture,
+    PictureError,
+    Training,
+)
+from .rows import MOST_ROWS, compare, compare_inputs, look_at
+from .weights import drawn_parts
+from .wiring import force, read_wiring
 
-MOST_IMAGES = 1000  # that the model is run on
-FEWEST_IMAGES = 16  # for anything that compares images
-PIECE = 256  # images of one forward pass
-TRAIN_BATCH = 128
+COMPARED = 200  # rows that pictures are looked for in
+LOSS_ROWS = 256  # on which the value of the loss is computed
 THRESHOLD_IMAGES = 5000
 FEWEST_CODES = 60  # for a test against the prior
-
-
-@dataclass(frozen=True)
-class Patient:
-    """What the reader handed to `checkup`; x as the model wants it, model without its wrappers."""
-
-    model: torch.nn.Module
-    x: torch.Tensor
-    loss: Callable | None = None
-    adapter: Callable | None = None
-    inputs: Any = None
-    decode: Callable | None = None
-    batch_size: int = 1
-    seed: int = 0
-
-    @property
-    def likelihood(self):
-        """The model's own likelihood, if it has one in vaelab's sense."""
-        likelihood = getattr(self.model, "likelihood", None)
-        return likelihood if hasattr(likelihood, "nll") and hasattr(likelihood, "mean") else None
-
-    def run(self, x, inputs):
-        """`Outputs`, the reconstruction in the shape in which the reader's loss gets it."""
-        outputs = call(self.model, x, self.adapter, inputs, reshape=False)
-        if outputs.logvar is None:
-            raise ValueError(
-                "logvar is None. An autoencoder without noise has no KL, so this is not a VAE: "
-                "give (reconstruction, mu, logvar)"
-            )
-        return outputs
-
-
-class Limits(NamedTuple):
-    """(low, high) of a cross-entropy's beta, and of sigma^2 over the mean squared error."""
-
-    beta: tuple = (0.1, 10.0)
-    sigma2: tuple = (0.1, 200.0)
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The reader's loss (`given`), or a vaelab model's own ELBO, on the model's own outputs.
-
-    value, error: one of the two. impossible: the share of outputs that are no probabilities
-    although the loss takes them for some. threshold: the data's collapse threshold, in the unit of
-    beta or sigma^2.
-    """
-
-    given: bool
-    value: float | None = None
-    error: str | None = None
-    impossible: float = 0.0
-    threshold: float | None = None
-
-
-@dataclass(frozen=True)
-class PictureError:
-    """The mean squared error [B] of what an output shows, in the form of a likelihood.
-
-    link: what turns an output into a picture: a name of LINKS, "mean" (the first of two heads) or
-    "likelihood" (the model's own). shape: of one picture.
-    """
-
-    link: str
-    likelihood: Any
-    shape: tuple
-
-    def shown(self, r):
-        """The picture of a raw reconstruction, shaped like x."""
-        if self.link == "likelihood":
-            picture = self.likelihood.mean(r)
-        elif self.link == "mean":
-            picture = r.flatten(1).chunk(2, 1)[0]
-        else:
-            picture = LINKS[self.link](r)
-        return picture.reshape(len(r), *self.shape)
-
-    def nll(self, r, x):
-        return (self.shown(r) - x).double().square().flatten(1).mean(1)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What the model shows of x, shaped like x, and how it gets there.
-
-    error: how a raw output becomes a picture. low, high: the range that it can reach.
-    preactivation: the mean of what goes into the last activation. mse, mae, mean_image_mse: errors
-    per value, the last of the best constant picture. noise_variance: between two passes. follows:
-    the pictures' variance across images over the data's.
-    """
-
-    shown: torch.Tensor
-    error: PictureError
-    low: float
-    high: float
-    preactivation: float | None
-    mse: float
-    mae: float
-    mean_image_mse: float
-    noise_variance: float
-    follows: float
-
-    @property
-    def bounded(self):
-        """Whether the range ends somewhere."""
-        return math.isfinite(self.low) or math.isfinite(self.high)
-
-
-@dataclass(frozen=True)
-class Codes:
-    """kl: nats of each latent, [L]. active: how many units are. z: one sampled code of each image.
-
-    information: nats that the codes can carry about the image. constant: they carry none.
-    revived: the information if no rectifier cut anything off, where the codes are constant.
-    """
-
-    kl: torch.Tensor
-    active: int
-    z: torch.Tensor
-    information: float
-    constant: bool
-    revived: float = 0.0
-
-    @property
-    def latents(self):
-        return len(self.kl)
-
-
-@dataclass(frozen=True)
-class Training:
-    """A pass in train mode. deterministic: two passes are equal. eval_mse: of the same images."""
-
-    noise: Noise
-    has_gradient: bool
-    deterministic: bool
-    mse: float
-    eval_mse: float
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Mean squared error of each image with its own sampled code, and with another image's."""
-
-    own: float
-    swapped: float
-
-
-@dataclass(frozen=True)
-class Observation:
-    """All that was seen of one model on one set of images; None is what could not be measured.
-
-    x: the images that the model was run on. x_all: all of them. outputs: in eval mode. endings:
-    the last activation of each output. rectifiers: on the first images. broken: the outputs that
-    are not finite. comparable: there are enough different images to compare them with one another.
-    """
-
-    x: torch.Tensor
-    x_all: torch.Tensor
-    limits: Limits
-    outputs: Outputs
-    endings: Outputs
-    rectifiers: tuple
-    broken: tuple
-    bad_parameters: tuple
-    trainable: bool
-    comparable: bool
-    form: LossForm | None = None
-    loss: Loss | None = None
-    picture: Picture | None = None
-    codes: Codes | None = None
-    training: Training | None = None
-    decoding: Decoding | None = None
-    prior: TwoSample | None = None
-    unmeasured: dict = field(default_factory=dict)
+FAR = 1e4  # standard deviations, where a unit that is dead wakes
+FEW = 2  # rows that tell what a pass costs
 
 
 def observe(patient, limits):
     """Run the model in both modes and measure its loss: an `Observation`."""
     model, attempts = patient.model, Attempts()
-    x, inputs = next(pieces(patient.x, patient.inputs, MOST_IMAGES))
     model.eval()
+    spent = budget(patient.run, *next(pieces(patient.x, patient.inputs, FEW)))
+    x, inputs = next(pieces(patient.x, patient.inputs, spent.rows))
     with torch.no_grad():
-        outputs, endings, rectifiers = _watched(patient, x, inputs)
-        again = attempts.measure("a second pass", _reconstructions, patient, x, inputs)
+        outputs, watch = _watched(patient, x, inputs, spent.piece)
+        again = attempts.measure("a second pass", _run, patient, x, inputs, spent.piece)
+    endings, inner = _endings(watch, outputs)
     broken = [name for name, t in outputs._asdict().items() if not _finite(t)]
     bad = [name for name, p in model.named_parameters() if not _finite(p)]
-    varies = x.double().var(0, correction=0).mean().item() > 0
+    target = _target(x, outputs.reconstruction)
+    varies = target.double().var(0, correction=0).mean().item() > 0
+    outputs = Outputs(*(tensor.detach() for tensor in outputs))
     seen = Observation(
-        x=x,
+        patient=patient,
+        x=target,
+        raw=x,
         x_all=patient.x,
         limits=limits,
+        budget=spent,
         outputs=outputs,
         endings=endings,
-        rectifiers=rectifiers,
+        inner_ending=inner,
+        units=_hidden_units(watch, endings),
         broken=tuple(broken),
         bad_parameters=tuple(bad),
         trainable=any(p.requires_grad for p in model.parameters()),
         comparable=len(x) >= FEWEST_IMAGES and varies,
+        rows=look_at(patient.x),
     )
     seen = _with_loss(patient, attempts, seen)
     if not broken:
@@ -253,37 +102,105 @@ class Attempts:
             return None
 
 
-def _watched(patient, x, inputs):
-    """(outputs, endings, rectifiers) of x in pieces; the first one is watched."""
-    (first, first_inputs), *rest = pieces(x, inputs, PIECE)
+def _watched(patient, x, inputs, piece):
+    """(outputs, watch): the model's outputs on x, in pieces of which the first is watched."""
+    (first, first_inputs), *rest = pieces(x, inputs, piece)
     with Watch() as watch:
         parts = [patient.run(first, first_inputs)]
-    endings = Outputs(*map(watch.last_before, parts[0]))
-    parts += [patient.run(*piece) for piece in rest]
-    outputs = Outputs(*(torch.cat(tensors).detach() for tensors in zip(*parts, strict=True)))
-    return outputs, endings, tuple(watch.rectifiers)
+    watch.first = parts[0]
+    parts += [patient.run(*some) for some in rest]
+    return Outputs(*(torch.cat(tensors) for tensors in zip(*parts, strict=True))), watch
 
 
-def _reconstructions(patient, x, inputs):
-    return torch.cat([patient.run(*piece).reconstruction for piece in pieces(x, inputs, PIECE)])
+def _run(patient, x, inputs, piece):
+    """`Outputs` of the model on x, in pieces."""
+    parts = [patient.run(*some) for some in pieces(x, inputs, piece)]
+    return Outputs(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _endings(watch, outputs):
+    """(the last activation of each output, the one whose values go into the reconstruction's)."""
+    endings = Outputs(*map(watch.last_before, watch.first))
+    return endings, watch.one_before(endings.reconstruction)
+
+
+def _hidden_units(watch, endings):
+    """The watched `Units` without those of the output layer."""
+    names = {ending.name for ending in endings}
+    squashers = [units for units in watch.units if units.kind == "squasher"]
+    last = squashers[-1:] if names.intersection(SQUASHERS) else []
+    return tuple(units for units in watch.units if not any(units is other for other in last))
+
+
+def _target(x, reconstruction):
+    """The rows as a picture shows them: x, or tokens [B, T] as one-hot rows [B, T, kinds]."""
+    if x.is_floating_point():
+        return x
+    return F.one_hot(x.long(), kinds_of(x, reconstruction)).float()
+
+
+def kinds_of(x, reconstruction):
+    """How many kinds of tokens there are: 0 where x holds real numbers."""
+    if x.is_floating_point():
+        return 0
+    return max(reconstruction[0].numel() // x[0].numel(), int(x.max()) + 1)
 
 
 def _with_behaviour(patient, inputs, again, attempts, seen):
     """The observation with what only a model with finite outputs shows."""
-    x, measure = seen.x, attempts.measure
+    measure = attempts.measure
     picture = measure("pictures", _picture, patient.likelihood, seen, again)
-    codes = measure("codes", _codes, patient, inputs, seen, attempts)
-    training = decoding = prior = None
+    seen = replace(seen, picture=picture)
+    seen = replace(seen, codes=measure("codes", _codes, patient, inputs, seen, attempts))
     if picture is not None:
-        training = measure("train mode", _training, patient, x, inputs, picture)
+        seen = replace(seen, training=measure("train mode", _training, patient, inputs, seen))
+        seen = _with_wiring(patient, inputs, attempts, seen)
+    codes = seen.codes
+    enough = seen.comparable and len(seen.x) >= FEWEST_CODES
+    if codes is not None and enough and not codes.constant:
+        prior = measure("codes against the prior", two_sample_test, codes.z, None, 0, 500)
+        seen = replace(seen, prior=prior)
+    if patient.x_train is not None:
+        seen = replace(seen, beside=measure("x beside x_train", _beside, patient, seen))
+    return seen
+
+
+def _with_wiring(patient, inputs, attempts, seen):
+    """The observation with how parts depend on one another, and what chosen codes do."""
+    measure, picture = attempts.measure, seen.picture
+    wiring = measure("wiring", read_wiring, patient, seen.raw, inputs)
+    drawn = forced = decoding = None
+    patient.model.eval()
+    if wiring is not None:
+        drawn = measure("weights", drawn_parts, patient.model, wiring)
+    if seen.training is not None and seen.comparable:
+        raw, others = next(pieces(seen.raw, inputs, seen.budget.chosen))
+        target = seen.x[: len(raw)]
+        noise = seen.training.noise
+        forced = measure("chosen codes", force, patient, raw, others, picture, noise, target)
         patient.model.eval()
-    if picture is not None and seen.comparable:
-        decoding = measure("code swap", _decoding, patient, x, inputs, picture)
-    if codes is not None and seen.comparable and not codes.constant and len(x) >= FEWEST_CODES:
-        prior = measure("codes against the prior", _prior, codes)
-    return replace(
-        seen, picture=picture, codes=codes, training=training, decoding=decoding, prior=prior
-    )
+    if forced is not None:
+        decoding = Decoding(forced.own, forced.swapped)
+        attempts.failed.pop("chosen codes", None)
+    elif seen.comparable:
+        decoding = measure("code swap", _decoding, patient, seen.raw, inputs, picture)
+    return replace(seen, wiring=wiring, drawn=drawn, forced=forced, decoding=decoding)
+
+
+def _beside(patient, seen):
+    """x beside x_train, with the model's errors on both where it can be run on both."""
+    x_train = patient.x_train
+    rows = min(MOST_ROWS, seen.budget.rows)
+    error = train_error = None
+    if patient.inputs is None or patient.inputs_train is not None:
+        few, inputs = next(pieces(x_train, patient.inputs_train, rows))
+        with torch.no_grad():
+            outputs = _run(patient, few, inputs, seen.budget.piece)
+        target = _target(few, outputs.reconstruction)
+        train_error = seen.picture.error.nll(outputs.reconstruction, target)
+        error = (seen.picture.shown - seen.x).double().square().flatten(1).mean(1)
+    inputs_accuracy = compare_inputs(patient.inputs, patient.inputs_train, patient.seed)
+    return compare(patient.x, x_train, error, train_error, inputs_accuracy, patient.seed)
 
 
 # ---- the loss
@@ -297,10 +214,11 @@ def _with_loss(patient, attempts, seen):
         nll = (likelihood.name, likelihood.nll) if likelihood.outputs_per_value > 1 else None
     if loss is None:
         return seen
-    r = seen.outputs.reconstruction
-    tensors = r, seen.x, seen.outputs.mu, seen.outputs.logvar
-    own = [t[:PIECE].to(r.dtype) for t in tensors]
-    shapes = Shapes(*(tuple(t.shape[1:]) for t in own[:3]))
+    r, mu, logvar = (tensor[:LOSS_ROWS] for tensor in seen.outputs)
+    x = seen.raw[:LOSS_ROWS]
+    x = x.to(r.dtype) if x.is_floating_point() else x
+    own = [r, x, mu.to(r.dtype), logvar.to(r.dtype)]
+    shapes = Shapes(*(tuple(t.shape[1:]) for t in own[:3]), kinds_of(x, r))
     arguments = (loss, shapes, patient.batch_size, None if seen.broken else own, nll, patient.seed)
     form = attempts.measure("the loss", recover, *arguments, let_through=ValueError)
     if form is None:
@@ -310,8 +228,12 @@ def _with_loss(patient, attempts, seen):
     if form.name == "cross-entropy on probabilities":
         impossible = ((r < 0) | (r > 1)).float().mean().item()
     if not seen.broken and not impossible:
-        value, error = value_on(loss, _rows(own, form.fixed_size), r.device)
-    found = Loss(patient.loss is not None, value, error, impossible, threshold)
+        value, error = value_on(form.call or loss, _rows(own, form.fixed_size), r.device)
+    detached = False
+    if form.a == 0 and value is not None:
+        other = [1 - r, *own[1:]]
+        detached = value_on(form.call or loss, _rows(other, form.fixed_size), r.device)[0] != value
+    found = Loss(patient.loss is not None, value, error, impossible, detached, threshold)
     return replace(seen, form=form, loss=found)
 
 
@@ -350,19 +272,22 @@ def _picture(likelihood, seen, again):
     """The `Picture` of the outputs in eval mode."""
     x, r, ending = seen.x, seen.outputs.reconstruction, seen.endings.reconstruction
     link = _link(seen, likelihood)
-    low, high = BOUNDS.get(ending.name, (-math.inf, math.inf))
+    low, high = composed_range(ending, seen.inner_ending)
     before = ending.before
-    if link in ("sigmoid", "tanh"):
+    if link in ("continuous Bernoulli", "categorical"):
+        low, high, before = 0.0, 1.0, r
+    elif link in ("sigmoid", "tanh", "two sigmoids"):
         low, high = (LINKS[link](torch.tensor(end)).item() for end in (low, high))
         before = r
     elif link == "likelihood" and math.isinf(low):
         low, high = likelihood.support
-    error = PictureError(link, likelihood, tuple(x.shape[1:]))
+    raw_shape, kinds = tuple(seen.raw.shape[1:]), kinds_of(seen.raw, r)
+    error = PictureError(link, likelihood, tuple(x.shape[1:]), seen.form, raw_shape, kinds)
     picture = error.shown(r)
     residual = (picture - x).double()
     noise = math.nan
     if again is not None:
-        noise = (picture - error.shown(again)).double().square().mean().item() / 2
+        noise = (picture - error.shown(again.reconstruction)).double().square().mean().item() / 2
     varies = picture.double().var(0, correction=0).mean().item() - (
         noise if again is not None else 0
     )
@@ -378,7 +303,18 @@ def _picture(likelihood, seen, again):
         mean_image_mse=mean_image_mse,
         noise_variance=noise,
         follows=max(varies, 0.0) / mean_image_mse if seen.comparable else math.nan,
+        misplaced=_misplaced(picture, x),
     )
+
+
+def _misplaced(picture, x):
+    """The share of pictures that fit another row of x twice as well, and it fits no other one."""
+    shown, rows = picture[:COMPARED].flatten(1).double(), x[:COMPARED].flatten(1).double()
+    errors = torch.cdist(shown, rows).square()
+    least, row = errors.min(1)
+    mutual = errors.argmin(0)[row] == torch.arange(len(row), device=row.device)
+    better = least < 0.5 * errors.diagonal()
+    return (mutual & better).double().mean().item()
 
 
 def _link(seen, likelihood):
@@ -386,6 +322,10 @@ def _link(seen, likelihood):
     form = seen.form if seen.form is not None and seen.form.name else None
     if likelihood is not None and (form is None or not seen.loss.given):
         return "likelihood"
+    if form is not None and form.name == CATEGORICAL:
+        return "categorical"
+    if form is not None and form.name.startswith("continuous Bernoulli"):
+        return "continuous Bernoulli"
     if form is not None:
         return "mean" if form.two_heads else form.link
     r, x = seen.outputs.reconstruction.flatten(1), seen.x.flatten(1)
@@ -401,9 +341,12 @@ def _codes(patient, inputs, seen, attempts):
     mu, logvar = (t.flatten(1).double() for t in (seen.outputs.mu, seen.outputs.logvar))
     noise = torch.randn(mu.shape, dtype=mu.dtype, device="cpu").to(mu.device)
     information = _information(mu, logvar)
-    constant, revived = seen.comparable and information < 0.05, None
+    follows = math.nan if seen.picture is None else seen.picture.follows
+    unused = information < 0.05 or information < 0.15 and follows < 0.01
+    constant, revived = seen.comparable and unused, None
     if constant:
-        revived = attempts.measure("codes without dead units", _revived, patient, seen.x, inputs)
+        name, rows = "codes without dead units", seen.budget.piece
+        revived = attempts.measure(name, _revived, patient, *next(pieces(seen.raw, inputs, rows)))
     return Codes(
         kl=gaussian_kl(mu, logvar).mean(0),
         active=active_units(mu),
@@ -416,9 +359,8 @@ def _codes(patient, inputs, seen, attempts):
 
 def _revived(patient, x, inputs):
     """The codes' information if rectifiers let everything pass; 0 where that gives no numbers."""
-    images, others = next(pieces(x, inputs, PIECE))
     with Linearised(), torch.no_grad():
-        _, mu, logvar = patient.run(images, others)
+        _, mu, logvar = patient.run(x, inputs)
     information = _information(mu, logvar)
     return information if math.isfinite(information) else 0.0
 
@@ -430,38 +372,54 @@ def _information(mu, logvar):
     return 0.5 * torch.log1p(mu.var(0, correction=0) / noise).sum().item()
 
 
-def _prior(codes):
-    return two_sample_test(codes.z, seed=0, most=500)
-
-
 # ---- train mode, and other codes
 
 
-def _training(patient, x, inputs, picture):
+def _training(patient, inputs, seen):
     """One pass in train mode, for its noise and for the error there against eval mode."""
     try:
-        return _training_pass(patient, x, inputs, picture, differentiate_noise=True)
+        return _training_pass(patient, inputs, seen, differentiate_noise=True)
     except Exception:  # a model may work in place on its noise: only watch it then
-        return _training_pass(patient, x, inputs, picture, differentiate_noise=False)
+        return _training_pass(patient, inputs, seen, differentiate_noise=False)
+    finally:
+        patient.model.eval()
 
 
-def _training_pass(patient, x, inputs, picture, differentiate_noise):
-    images, others = next(pieces(x, inputs, TRAIN_BATCH))
+def _training_pass(patient, inputs, seen, differentiate_noise):
+    raw, others = next(pieces(seen.raw, inputs, seen.budget.graded))
+    images = seen.x[: len(raw)]
     torch.manual_seed(patient.seed)
     patient.model.train()
     with Watch(differentiate_noise) as watch:
-        outputs = patient.run(images, others)
+        outputs = patient.run(raw, others)
     r = outputs.reconstruction.detach()
-    noise = read_noise(outputs, watch.noise, list(patient.model.parameters()), patient.seed)
+    noise = read_noise(outputs, watch.noise, patient.seed)
+    if noise.kind in ("blocked", "unknown") and noise.number is not None:
+        follows = _follows_noise(patient, raw, others, noise)
+        kind = "unknown" if noise.normal else "sampled"
+        noise = replace(noise, kind=kind if follows else "blocked")
     with torch.no_grad():
-        deterministic = torch.equal(patient.run(images, others).reconstruction, r)
+        deterministic = torch.equal(patient.run(raw, others).reconstruction, r)
     return Training(
         noise=noise,
         has_gradient=outputs.reconstruction.requires_grad,
         deterministic=deterministic,
-        mse=picture.error.nll(r, images).mean().item(),
-        eval_mse=(picture.shown[: len(images)] - images).double().square().mean().item(),
+        mse=seen.picture.error.nll(r, images).mean().item(),
+        eval_mse=(seen.picture.shown[: len(images)] - images).double().square().mean().item(),
     )
+
+
+def _follows_noise(patient, x, inputs, noise):
+    """Whether the output follows noise that is far too large, past units that are dead now."""
+    found = []
+    with torch.no_grad():
+        for seed in (patient.seed, patient.seed + 1):
+            torch.manual_seed(seed)
+            far = FAR * torch.randn(noise.size, device="cpu").to(x.device)
+            torch.manual_seed(patient.seed)
+            with Replaced(noise.number, far):
+                found.append(patient.run(x, inputs).reconstruction)
+    return not torch.equal(*found)
 
 
 def _decoding(patient, x, inputs, picture):
