@@ -23,6 +23,7 @@ BATCH = 128
 EVALUATE_EVERY = 25  # steps; evaluation is never counted in the times
 ROUNDS = 5
 SEEDS = 3
+WATCHED_STEPS = 200
 SHORT_CYCLE = {"max_steps": 1100, "lr": 1e-2}  # of `fit`, on its way to TARGET
 TARGET = 107.0  # nats on the test images
 
@@ -211,6 +212,31 @@ def peak_memory_mb():
     return used / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def watched_ratio(data):
+    """Median ratio of a training step under `vaelab.watch` to one without it."""
+    one_batch = [data.x_train[:BATCH]] * WATCHED_STEPS
+    ratios = []
+    for _ in range(ROUNDS):
+        bare = plain_seconds(new_model(), one_batch)
+        model = new_model()
+        with vaelab.watch(model):
+            watched = plain_seconds(model, one_batch)
+        ratios.append(watched / bare)
+    print(f"a watched step / a bare one: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+    return statistics.median(ratios)
+
+
+def rehearsal_seconds(data):
+    """Median seconds of `vaelab.rehearse` on the network of notebook 00."""
+    x, seconds = data.x_train[:1000], []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        vaelab.rehearse(new_model(), x)
+        seconds.append(time.perf_counter() - started)
+    print(f"rehearse: {', '.join(f'{one:.1f} s' for one in seconds)}")
+    return statistics.median(seconds)
+
+
 def main():
     data = vaelab.load("mnist").to(vaelab.settings.device())
     print(data)
@@ -219,6 +245,8 @@ def main():
     print(f"{threads.choose()}, {vaelab.settings.device()}, torch {torch.__version__}\n")
     to_bare, to_loader = epoch_ratios(data)
     to_target = target_ratio(data)
+    watched = watched_ratio(data)
+    rehearsal = rehearsal_seconds(data)
     imports = import_ratio()
     copies, memory = two_copies()
     print(f"\npeak memory of a training: {memory:,.0f} MB\n")
@@ -226,6 +254,8 @@ def main():
         ("an epoch of fit / bare steps, torch's default Adam", to_bare, 0.95),
         ("an epoch of fit / the DataLoader loop", to_loader, 0.45),
         (f"time to {TARGET:.0f} nats: fit / usual recipe", to_target, 1 / 6),
+        ("a step under vaelab.watch / without", watched, 1.1),
+        ("rehearse, seconds", rehearsal, 10),
         ("import vaelab / import torch", imports, 1.3),
         ("the slower of two copies at once / one thread alone", copies, 1.2),
     ]

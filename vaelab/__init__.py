@@ -3,7 +3,7 @@
 import importlib
 
 from . import settings
-from .clinic import checkup, measure_loss
+from .clinic import checkup, measure_loss, rehearse, watch
 from .data import load
 from .diagnostics import (
     active_units,
@@ -75,6 +75,7 @@ __all__ = [
     "probe",
     "project",
     "reachable_floor",
+    "rehearse",
     "rescale",
     "saturation",
     "save_figure",
@@ -84,6 +85,7 @@ __all__ = [
     "thread_000_vae",
     "thread_004_vae",
     "two_sample_test",
+    "watch",
     "watch_saturation",
 ]
 

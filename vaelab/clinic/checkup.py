@@ -58,32 +58,17 @@ def checkup(
     Raises ValueError for arguments that cannot be used, and shows how to adapt them.
     """
     limits = Limits(beta_limits, sigma2_limits)
-    _check_arguments(model, x, loss, adapter, decode, batch_size, limits)
-    _check_training_rows(model, x, x_train, inputs_train, purpose)
+    check_arguments(model, x, loss, adapter, decode, batch_size, limits)
+    check_training_rows(model, x, x_train, inputs_train, purpose)
     model = unwrap(model)
     owners = (model, loss, adapter, decode)
-    with measuring(*owners, seed=seed), _eager(), torch.inference_mode(False), torch.enable_grad():
-        x = _usable(x)
-        next(pieces(x, inputs, 1))  # refuses inputs of another length
-        door = find_door(model, x, adapter, inputs, decode)
-        x = door.x
-        patient = Patient(
-            model=model,
-            x=x,
-            loss=loss,
-            adapter=door.adapter,
-            inputs=inputs,
-            decode=door.decode,
-            batch_size=batch_size or len(x),
-            seed=seed,
-            x_train=None if x_train is None else _usable(x_train).reshape(-1, *x.shape[1:]),
-            inputs_train=inputs_train,
-            purpose=purpose,
-            how=door.how,
-            own_noise=door.own_noise,
+    with measuring(*owners, seed=seed), eager(), torch.inference_mode(False), torch.enable_grad():
+        options = {"purpose": purpose, "batch_size": batch_size or len(x), "seed": seed}
+        patient = patient_of(
+            model, x, loss, adapter, inputs, decode, x_train, inputs_train, **options
         )
         seen = observe(patient, limits)
-        _refuse_spread(seen)
+        refuse_spread(seen)
         found, form = diagnose(seen), seen.form
         return Report(
             findings=found.findings,
@@ -96,7 +81,28 @@ def checkup(
         )
 
 
-def _check_arguments(model, x, loss, adapter, decode, batch_size, limits):
+def patient_of(model, x, loss, adapter, inputs, decode, x_train, inputs_train, **options):
+    """The `Patient` of what the reader handed in, with the way in which its model is called."""
+    x = usable(x)
+    next(pieces(x, inputs, 1))  # refuses inputs of another length
+    door = find_door(model, x, adapter, inputs, decode)
+    x = door.x
+    return Patient(
+        model=model,
+        x=x,
+        loss=loss,
+        adapter=door.adapter,
+        inputs=inputs,
+        decode=door.decode,
+        x_train=None if x_train is None else usable(x_train).reshape(-1, *x.shape[1:]),
+        inputs_train=inputs_train,
+        how=door.how,
+        own_noise=door.own_noise,
+        **options,
+    )
+
+
+def check_arguments(model, x, loss, adapter, decode, batch_size, limits):
     """Raise ValueError for what can be known to be wrong before the model runs."""
     check_images(unwrap(model), x)
     if not torch.isfinite(x).all():
@@ -113,14 +119,14 @@ def _check_arguments(model, x, loss, adapter, decode, batch_size, limits):
             raise ValueError(f"{wanted_pair}, got {pair!r}")
 
 
-def _usable(x):
+def usable(x):
     """x without a graph, in single precision at least."""
     # A copy is needed where x was made in inference mode: such a tensor refuses gradients.
     x = x.detach().clone() if x.is_inference() else x.detach()
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _check_training_rows(model, x, x_train, inputs_train, purpose):
+def check_training_rows(model, x, x_train, inputs_train, purpose):
     """Raise ValueError for training rows that cannot be compared with x, or an unknown purpose."""
     if purpose not in PURPOSES:
         raise ValueError(f"purpose must be one of {PURPOSES}, got {purpose!r}")
@@ -143,14 +149,14 @@ def _check_training_rows(model, x, x_train, inputs_train, purpose):
         raise ValueError(f"inputs_train do not fit x_train: {error}") from None
 
 
-def _eager():
+def eager():
     """Compiled parts of a model run as they are written: what is compiled cannot be watched."""
     if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
         return torch.compiler.set_stance("force_eager")
     return contextlib.nullcontext()
 
 
-def _refuse_spread(seen):
+def refuse_spread(seen):
     """Raise ValueError where the third value is a standard deviation or a variance.
 
     The model's noise says so. If the loss reads it as a log-variance, the model is ill instead.

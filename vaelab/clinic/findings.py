@@ -594,8 +594,8 @@ def loss_scale(seen, form, picture):
 @finding(
     "untrained",
     PAGE,
-    "Train first. If it was trained: was the learning rate far too small, or were the weights not "
-    "loaded?",
+    "Train first, or let vaelab.rehearse train a copy for a few steps. If it was trained: was the "
+    "learning rate far too small, or were the weights not loaded?",
 )
 def untrained(seen):
     if seen.untrained:

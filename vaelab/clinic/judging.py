@@ -181,7 +181,7 @@ def remedy_of_a_collapse(seen):
             f"{weight.value:.3g}. Then train from new weights."
         )
     return (
-        f"Do not lower {name}: {weight.value:.3g} is below the collapse threshold "
+        f"This is not due to {name}: {weight.value:.3g} is below the collapse threshold "
         f"{threshold:.3g}. Cure what stands above. If nothing does, look at what was not checked, "
         "at the number of steps, the learning rate, a heavier KL earlier in training, and at a "
         "decoder that can do without the code."
