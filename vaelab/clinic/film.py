@@ -457,9 +457,11 @@ class Film:
             for axis, (title, curves) in zip(axes.flat, panels.items(), strict=True):
                 _panel(axis, title, record.step, curves)
                 if self.alarm:
-                    axis.axvline(self.alarm.step, color="#D55E00", ls="--", label="alarm")
+                    axis.axvline(self.alarm.step, color="0.2", ls="--", label="alarm")
             for axis in axes[1]:
                 axis.set_xlabel("step")
+            if self.alarm:
+                axes[0, 0].legend(loc="lower right")
         return figure
 
 
