@@ -479,16 +479,22 @@ def _panel(axis, title, steps, curves):
 
 
 def _measured(named, given):
-    """What is recorded of one forward, read from the device at once; "sum" tells NaN and inf."""
+    """What is recorded of one forward, read from the device at once; "sum" tells NaN and inf.
+
+    The extremes of an output and the KL are not finite where one of their values is not: then no
+    further look at the outputs is needed.
+    """
     with torch.no_grad():
-        tensors = [tensor.detach().float() for tensor in named.values()]
-        values = {"sum": sum(tensor.sum() for tensor in tensors)}
         if "reconstruction" in named:
-            values |= _of_the_three(*(named.get(name) for name in OUTPUTS), given)
-        device = values["sum"].device
-        known = torch.stack([value.to(device) for value in values.values()]).tolist()
+            values = _of_the_three(*(named.get(name) for name in OUTPUTS), given)
+        else:
+            values = {name: tensor.detach().float().sum() for name, tensor in named.items()}
+        found = list(values.values())
+        device = found[0].device
+        known = torch.stack([value.to(device) for value in found]).tolist()
     unknown = dict.fromkeys(MEASURED, math.nan)
-    return unknown | dict(zip(values, known, strict=True))
+    named_values = dict(zip(values, known, strict=True))
+    return unknown | named_values | {"sum": sum(known)}
 
 
 def _of_the_three(reconstruction, mu, logvar, given):
@@ -511,9 +517,12 @@ def _norm(gradients, optimizer):
     """The norm of all gradients, a number; without the factor of a GradScaler."""
     if not gradients:
         return 0.0
-    norms = [norm.float().to(gradients[0].device) for norm in torch._foreach_norm(gradients)]
+    norms = torch._foreach_norm(gradients)
+    if len({(norm.dtype, norm.device) for norm in norms}) > 1:
+        norms = [norm.float().to(gradients[0].device) for norm in norms]
+    norm = math.hypot(*torch.stack(norms).tolist())
     scale = getattr(optimizer, "grad_scale", None)
-    return torch.stack(norms).norm().item() / (1.0 if scale is None else float(scale))
+    return norm if scale is None else norm / float(scale)
 
 
 def _skipped(optimizer):
