@@ -40,7 +40,7 @@ LOSS_ROWS = 256  # on which the value of the loss is computed
 THRESHOLD_IMAGES = 5000
 FEWEST_CODES = 60  # for a test against the prior
 FAR = 1e4  # standard deviations, where a unit that is dead wakes
-FEW = 2  # rows that tell what a pass costs
+FEW = 1  # rows that tell what a pass costs
 
 
 def observe(patient, limits):

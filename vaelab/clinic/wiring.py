@@ -177,15 +177,19 @@ class _Called:
 
 
 def _reached(model, tensor):
-    """Names of the parameters that a tensor depends on."""
-    if not tensor.requires_grad:
-        return frozenset()
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    gradients = torch.autograd.grad(
-        tensor.sum(), [p for _, p in named], allow_unused=True, retain_graph=True
-    )
-    pairs = zip(named, gradients, strict=True)
-    return frozenset(name for (name, _), gradient in pairs if gradient is not None)
+    """Names of the parameters that a tensor depends on, by the graph alone: nothing is computed."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found, seen, waiting = set(), set(), [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if "Checkpoint" in node.name():
+            raise ValueError("a checkpoint hides what its outputs depend on")
+        found.add(names.get(id(getattr(node, "variable", None))))
+        waiting += [following for following, _ in node.next_functions]
+    return frozenset(found - {None})
 
 
 def _cut_off(layers, reached, trainable):
