@@ -4,6 +4,7 @@ import functools
 import html
 import math
 import statistics
+from collections import deque
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +25,8 @@ QUIET_STEPS = 20  # without an alarm for a KL spike
 MEDIAN_STEPS = 50
 LEAST_SPIKE = 10.0  # nats
 ERROR_IMAGES = 32  # of each batch; all of them would double the cost of the film
+# Values of a gradient that is looked at in every step. A layer's bias tells of its weight, too.
+SMALL = 10_000
 CURES = {  # by the operation that a value stopped being finite in
     "exp": "Bound the log-variance before exp, as in logvar = logvar.clamp(-10, 10).",
     "log": "Give log a positive number, as in torch.log(value.clamp(min=1e-6)).",
@@ -99,11 +102,11 @@ class Stopped(RuntimeError):
 
 @dataclass
 class Record:
-    """One value for each optimizer step; NaN where it was not known.
+    """One value for each step on record; NaN where it was not known.
 
-    kl: nats for each image. error: mean squared error of the reconstruction against the first
-    input, for the first 32 images of a batch. gradient: the norm over all parameters. low, high:
-    the range of the reconstruction. loss: what `film.step` got.
+    step: of the optimizer, from 1. kl: nats for each image. error: mean squared error of the
+    reconstruction against the first input, for the first 32 images of a batch. gradient: the norm
+    over all parameters. low, high: the range of the reconstruction. loss: what `film.step` got.
     """
 
     step: list = field(default_factory=list)
@@ -120,16 +123,16 @@ class Record:
             getattr(self, name).append(value)
 
     def __str__(self):
-        """The last step, in words."""
+        """The last row, in words."""
         if not self.step:
             return "no step was complete before"
         names = ("kl", "error", "gradient", "low", "high", "loss")
         last = {name: getattr(self, name)[-1] for name in names}
         known = [f"{name} {value:.4g}" for name, value in last.items() if not math.isnan(value)]
-        return f"the last good step was {self.step[-1]}: {', '.join(known)}"
+        return f"the last good step on record is {self.step[-1]}: {', '.join(known)}"
 
 
-def watch(model, adapter=None, stop=True, spike=10.0):
+def watch(model, adapter=None, stop=True, spike=10.0, every=10):
     """The `Film` of a training loop, for `with vaelab.watch(model) as film:` around it.
 
     It watches forwards of the model in training mode with gradients, and the steps of every
@@ -138,7 +141,8 @@ def watch(model, adapter=None, stop=True, spike=10.0):
     median of the last 50 steps and 10 nats, without a better reconstruction. stop: False prints the
     alarm once instead, and training goes on. adapter: from what forward returns to (reconstruction,
     mu, logvar); without it they are found as in `checkup`. One that calls the model itself is not
-    used, and `film.note` says so.
+    used, and `film.note` says so. every: steps from one row of the record to the next. The KL, and
+    whether values are finite, are watched in each step.
     Raises ValueError for arguments that cannot work, and RuntimeError for a model that is watched
     already.
     """
@@ -154,7 +158,9 @@ def watch(model, adapter=None, stop=True, spike=10.0):
         )
     if isinstance(spike, bool) or not isinstance(spike, (int, float)) or not spike > 1:
         raise ValueError(f"spike must be a number above 1, got {spike!r}: spike=10")
-    film = Film(model, adapter, stop, spike)
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"every must be a whole number of at least 1, got {every!r}: every=10")
+    film = Film(model, adapter, stop, spike, every)
     if adapter is not None and adapt.takes_model(adapter):
         film._cannot_read("The adapter that was given calls the model itself.")
     return film
@@ -178,13 +184,15 @@ def _harmless(hook):
 class Film:
     """What `watch` returns: a context manager, and afterwards what was seen.
 
-    alarm: the first `Alarm`, or None. record: a `Record`. batches: the forwards in training.
-    note: what could not be watched, or "".
+    alarm: the first `Alarm`, or None. record: a `Record`. steps: of the optimizer. batches: the
+    forwards in training. note: what could not be watched, or "".
     """
 
-    def __init__(self, model, adapter=None, stop=True, spike=10.0):
-        self.model, self.stop, self.spike = model, stop, spike
-        self.record, self.alarm, self.note, self.batches = Record(), None, "", 0
+    def __init__(self, model, adapter=None, stop=True, spike=10.0, every=10):
+        self.model, self.stop, self.spike, self.every = model, stop, spike, every
+        self.record, self.alarm, self.note = Record(), None, ""
+        self.steps, self.batches = 0, 0
+        self._kls = deque(maxlen=MEDIAN_STEPS)
         self._adapter, self._adapter_known = adapter, adapter is not None
         self._handles, self._parameters, self._used = [], set(), False
         self._begin_step()
@@ -235,7 +243,8 @@ class Film:
         """
         values = {name: _number(name, value) for name, value in terms.items()}
         values["loss"] = _number("loss", loss)
-        if self._stepped:  # it is called after the optimizer's step
+        called_after = self._stepped and self.record.step[-1:] == [self.steps]
+        if called_after:  # after the optimizer's step, whose row is there already
             self.record.loss[-1] = values["loss"]
         self._terms = values
         bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -266,20 +275,24 @@ class Film:
     def _after_forward(self, module, args, kwargs, outputs):
         if not self._watches(module) or self._pass is None:
             return
-        self._find_adapter()
+        self._find_adapter(outputs)
         named = self._named(outputs)
-        self._measured = _measured(named, self._pass.tensors)
+        self._measured = _measured(named, self._pass.tensors, whole=self._on_record)
         self._pass.follow(named)
         if not math.isfinite(self._measured["sum"]) and not finite(named.values()):
             self._explain_forward(self._pass)
         self._check_kl(self._measured["kl"])
 
-    def _find_adapter(self):
+    def _find_adapter(self, outputs):
         """Find out once how (reconstruction, mu, logvar) are read from what forward returns."""
         if self._adapter_known:
             return
         self._adapter_known = True
         try:
+            x, _, _ = self._pass.x_and_inputs
+            if type(outputs) is tuple and adapt.are_three(outputs, x, self.model):
+                self._adapter = tuple
+                return
             door = find_door(self.model, *self._pass.x_and_inputs)
             if door.adapter is not None and adapt.takes_model(door.adapter):
                 raise ValueError("forward does not return all three")
@@ -293,6 +306,9 @@ class Film:
 
     def _named(self, outputs):
         """Name -> float tensor, for all that forward returned; mu and logvar are [B, L]."""
+        if self._adapter is tuple and isinstance(outputs, tuple) and len(outputs) == 3:
+            pairs = zip(OUTPUTS, outputs, strict=True)
+            return {name: tensor for name, tensor in pairs if tensor is not None}
         named = {str(place): tensor for place, tensor in tensors_in(outputs).items()}
         if self._adapter is None:
             return named
@@ -315,7 +331,7 @@ class Film:
         if weights:
             text = f"the parameter {weights[0]} is not finite"
             layer = weights[0].rpartition(".")[0]
-            self._alarm("weight", text, RATE if self.record.step else BAD_WEIGHTS, layer=layer)
+            self._alarm("weight", text, RATE if self.steps else BAD_WEIGHTS, layer=layer)
             return
         found = origin.forward_origin(self.model, one)
         if found is None:
@@ -327,13 +343,15 @@ class Film:
 
     def _check_kl(self, kl):
         """An alarm for a KL far above the last steps' that did not buy a better reconstruction."""
-        kls, errors = self.record.kl[-MEDIAN_STEPS:], self.record.error[-MEDIAN_STEPS:]
-        error = self._measured["error"]
-        quiet = MEDIAN_STEPS if math.isnan(error) else QUIET_STEPS
-        if len(kls) < quiet or not math.isfinite(kl):
+        if len(self._kls) < QUIET_STEPS or not math.isfinite(kl):
             return
-        usual = statistics.median(kls)
-        if kl <= max(LEAST_SPIKE, self.spike * usual) or error < statistics.median(errors):
+        usual = statistics.median(self._kls)
+        if kl <= max(LEAST_SPIKE, self.spike * usual):
+            return
+        errors = self.record.error[-math.ceil(MEDIAN_STEPS / self.every) :]
+        error = _measured(self._pass.outputs, self._pass.tensors, whole=True)["error"]
+        unknown = math.isnan(error) and len(self._kls) < MEDIAN_STEPS
+        if unknown or error < statistics.median(errors):
             return
         text = f"the KL is {kl:.4g} nats, and its median over the last steps is {usual:.4g}"
         self._alarm("kl-spike", text + self._ranges(), RATE, term="kl")
@@ -364,20 +382,37 @@ class Film:
         if id(optimizer) in self._stepped:
             self._begin_step()
         gradients = [p.grad for p in parameters if p.grad is not None and not p.grad.is_sparse]
-        norm = _norm(gradients, optimizer)
+        looked_at = gradients
+        if not self._on_record:
+            looked_at = [g for g in gradients if g.numel() <= SMALL] or gradients
+        norm = _norm(looked_at, optimizer)
         if not math.isfinite(norm) and not finite(gradients):
             self._pass = self._suspect or self._pass
             self._explain_gradients(self._pass)
+        self._write_down(norm)
+        self._stepped.add(id(optimizer))
+
+    @property
+    def _on_record(self):
+        """Whether the step that is under way gets a row in the record."""
+        return (self._step_number - 1) % self.every == 0
+
+    def _write_down(self, norm):
+        """Count the step, and give it its row; a second optimizer adds its gradient to the row."""
+        on_record = self._on_record
         if self._stepped:
-            self.record.gradient[-1] = math.hypot(self.record.gradient[-1], norm)
-        else:
+            if on_record:
+                self.record.gradient[-1] = math.hypot(self.record.gradient[-1], norm)
+            return
+        self.steps += 1
+        self._kls.append(self._measured.get("kl", math.nan))
+        if on_record:
             self.record.add(
-                step=self._step_number,
+                step=self.steps,
                 **{name: self._measured.get(name, math.nan) for name in MEASURED},
                 gradient=norm,
                 loss=self._terms.get("loss", math.nan),
             )
-        self._stepped.add(id(optimizer))
 
     def _explain_gradients(self, one):
         sent = one.gradients if one else {}
@@ -406,7 +441,7 @@ class Film:
 
     @property
     def _step_number(self):
-        return len(self.record.step) + (0 if self._stepped else 1)
+        return self.steps + (0 if self._stepped else 1)
 
     def _alarm(self, kind, text, remedy, found=None, term="", layer=""):
         """Keep the first alarm, and stop the training or print it."""
@@ -433,7 +468,7 @@ class Film:
         return "".join(f"; {name} {origin.span(t)}" for name, t in outputs.items())
 
     def __repr__(self):
-        lines = [f"{len(self.record.step)} steps, {self.batches} batches", str(self.record)]
+        lines = [f"{self.steps} steps, {self.batches} batches", str(self.record)]
         lines += [self.note] if self.note else []
         lines.append(str(self.alarm) if self.alarm else "no alarm")
         return "\n".join(lines)
@@ -478,33 +513,33 @@ def _panel(axis, title, steps, curves):
         axis.legend()
 
 
-def _measured(named, given):
-    """What is recorded of one forward, read from the device at once; "sum" tells NaN and inf.
+def _measured(named, given, whole):
+    """Name -> number of one forward; "sum" is not finite where one of the outputs is not.
 
-    The extremes of an output and the KL are not finite where one of their values is not: then no
-    further look at the outputs is needed.
+    whole: all of MEASURED, for a row of the record, and not the KL only.
     """
     with torch.no_grad():
         if "reconstruction" in named:
-            values = _of_the_three(*(named.get(name) for name in OUTPUTS), given)
+            values = _of_the_three(*(named.get(name) for name in OUTPUTS), given, whole)
         else:
             values = {name: tensor.detach().float().sum() for name, tensor in named.items()}
         found = list(values.values())
         device = found[0].device
         known = torch.stack([value.to(device) for value in found]).tolist()
     unknown = dict.fromkeys(MEASURED, math.nan)
-    named_values = dict(zip(values, known, strict=True))
-    return unknown | named_values | {"sum": sum(known)}
+    return unknown | dict(zip(values, known, strict=True)) | {"sum": sum(known)}
 
 
-def _of_the_three(reconstruction, mu, logvar, given):
-    """Name -> scalar tensor."""
+def _of_the_three(reconstruction, mu, logvar, given, whole):
+    """Name -> scalar tensor. Neither a sum nor an extreme is finite where one value is not."""
     reconstruction = reconstruction.float()
-    low, high = reconstruction.aminmax()
-    values = {"low": low, "high": high}
+    values = {}
     if logvar is not None:
         kl = gaussian_kl(mu.float(), logvar.float())
         values["kl"] = kl.sum() / len(mu)
+    if not whole:
+        return values | {"outputs": reconstruction.sum()}
+    values["low"], values["high"] = reconstruction.aminmax()
     if given and given[0].numel() == reconstruction.numel():
         x = given[0].reshape(reconstruction.shape)
         few = slice(0, ERROR_IMAGES)
