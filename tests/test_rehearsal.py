@@ -206,12 +206,17 @@ def test_other_ways_to_call_a_model():
     assert found.serious == again.serious == ["condition-ignored"]
 
 
+def last_loss(report):
+    return float(report.numbers["loss on the way"].split()[-1])
+
+
 def test_it_trains_on_x_train():
-    """The last bias falls where the training rows are black, whatever x is."""
+    """Black rows cost little once the last bias has fallen. The usual ones never do."""
     x = images()
-    bright = rehearse(small(), x, elbo, steps=30)
-    dark = rehearse(small(), x, elbo, steps=30, x_train=0 * x)
-    assert dark.numbers["loss on the way"] != bright.numbers["loss on the way"]
+    fast = {"optimizer": lambda parameters: torch.optim.Adam(parameters, lr=1e-2)}
+    usual = rehearse(small(), x, elbo, **fast)
+    black = rehearse(small(), x, elbo, x_train=0 * x, **fast)
+    assert last_loss(black) < 0.3 * last_loss(usual)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +245,7 @@ def test_the_number_of_passes():
     """A count in place of a time: a healthy model is run some sixty times for the training."""
     report_passes = _Passes()
     rehearse(small(), images(), report_passes.loss)
-    assert report_passes.number() < 400
+    assert 60 < report_passes.number() < 120
 
 
 class _Passes:

@@ -21,12 +21,14 @@ __all__ = [
     "evaluating",
     "measuring",
     "pieces",
+    "sliced",
     "unwrap",
     "wanted",
 ]
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
+NO_FORWARD = 'missing the required "forward"'  # in the error of torch
 BY_HAND = """Let forward end with
 
     return reconstruction, mu, logvar
@@ -121,7 +123,7 @@ def pieces(x, inputs=None, batch_size=1000):
             raise ValueError(f"{name} must have one row for each of {len(x)} images, got {got}")
     for start in range(0, len(x), batch_size):
         rows = slice(start, start + batch_size)
-        yield x[rows], _sliced(inputs, rows)
+        yield x[rows], sliced(inputs, rows)
 
 
 def check_images(model, x):
@@ -192,7 +194,7 @@ def _named(inputs):
     return [("inputs", inputs)]
 
 
-def _sliced(inputs, rows):
+def sliced(inputs, rows):
     """The same rows of every tensor among the inputs; copies, so that a model may work in place."""
 
     def part(value):
@@ -259,10 +261,7 @@ def _at_least_single(tensor):
 
 def _refusal(error, model, x, adapter, inputs):
     """What to say when the model raised on x."""
-    missing = isinstance(error, NotImplementedError) and 'missing the required "forward"' in str(
-        error
-    )
-    if missing and adapter is None:
+    if isinstance(error, NotImplementedError) and NO_FORWARD in str(error) and adapter is None:
         return f"model(x) is not implemented, so it cannot be measured. {BY_HAND}"
     lines = str(error).strip().splitlines() or [""]
     who = "the adapter on model(x)" if adapter else "model(x)"

@@ -466,22 +466,27 @@ def sigmoid_twice(seed=0):
 # ---- outputs
 
 
+class Thread000(nn.Module):
+    """The network of thread 000, with its sigmoid inside."""
+
+    def __init__(self):
+        super().__init__()
+        net = vaelab.thread_000_vae()
+        self.encoder, self.decode = net.encoder, nn.Sequential(net.decoder, nn.Sigmoid())
+
+    def forward(self, x):
+        mu, logvar = self.encoder(x).chunk(2, 1)
+        return self.decode(mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)), mu, logvar
+
+
+def thread_000_loss(r, x, mu, logvar):
+    return (sse(r, x) + 6 * kl(mu, logvar)) * len(x)  # 100 at its batch size of 16
+
+
 @sick("saturated-output")
 def thread_000_black_images(seed=0):
-    def loss(r, x, mu, logvar):
-        return (sse(r, x) + 6 * kl(mu, logvar)) * len(x)  # 100 at its batch size of 16
-
-    class Black(nn.Module):
-        def __init__(self):
-            super().__init__()
-            net = vaelab.thread_000_vae()
-            self.encoder, self.decode = net.encoder, nn.Sequential(net.decoder, nn.Sigmoid())
-
-        def forward(self, x):
-            mu, logvar = self.encoder(x).chunk(2, 1)
-            return self.decode(mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)), mu, logvar
-
-    return trained(Black, loss, "shapes", seed=seed, steps=80, lr=1e-3, batch=16)
+    options = {"seed": seed, "steps": 80, "lr": 1e-3, "batch": 16}
+    return trained(Thread000, thread_000_loss, "shapes", **options)
 
 
 @sick("saturated-output")

@@ -65,9 +65,9 @@ def rows_unlike_training(seen, beside):
     if beside.inputs_accuracy > 0.8:
         accuracy = f"accuracy {beside.inputs_accuracy:.2f}, 0.5 is chance"
         yield f"a classifier tells the inputs from inputs_train with {accuracy}"
-    told = f"a classifier tells x from x_train with accuracy {beside.accuracy:.2f}, 0.5 is chance"
-    if beside.accuracy < 0.8 or beside.p_value > 1e-4:
+    if not beside.told_apart:
         return
+    told = f"a classifier tells x from x_train with accuracy {beside.accuracy:.2f}, 0.5 is chance"
     moved = f"means and spreads differ by {beside.shift:.0%} of the variance"
     worse = f"the model's error on x is {beside.ratio:.3g} times that on x_train"
     text = f"{told}; {moved}; {worse}"
@@ -137,11 +137,11 @@ def outside_support(outputs, x_all, form, loss):
     "one number per image before adding: error.flatten(1).sum(1) + kl.sum(1).",
 )
 def shape_broadcast(outputs, x, form):
+    if form.moved:  # rows in another order are no wrong shape
+        return
     tensors = {"reconstruction": outputs.reconstruction, "x": x, "mu": outputs.mu}
     named = [f"{name} [B, {', '.join(map(str, t.shape[1:]))}]" for name, t in tensors.items()]
     shapes = f"Shapes before the loss: {', '.join(named)}"
-    if form.moved:
-        return
     if form.mixes:
         yield (
             "the gradient of one image's reconstruction turns when only other images change: every "
@@ -282,7 +282,7 @@ def no_gradient(seen, training, wiring):
         return
     if not training.has_gradient and not wiring.frozen:
         text = "the reconstruction carries no gradient in train mode: its error trains nothing"
-        yield _of_forward(seen, text)
+        yield judging.of_forward(seen, text)
     elif wiring.frozen == "decoder":
         yield "all parameters of the decoder are frozen, requires_grad is False"
 
@@ -302,18 +302,18 @@ def encoder_detached(seen, training, wiring):
     if wiring.cut_off:
         layers = ", ".join(wiring.cut_off[:3])
         text = f"no gradient reaches {layers}: the path is cut behind these layers"
-        yield _of_forward(seen, text, cut)
+        yield judging.of_forward(seen, text, cut)
     elif wiring.detached:
         names = " and ".join(wiring.detached)
         carries = "carries" if len(wiring.detached) == 1 else "carry"
         text = f"{names} {carries} no gradient: the heads that make them learn nothing"
-        yield _of_forward(seen, text, cut)
+        yield judging.of_forward(seen, text, cut)
     elif "mu" in wiring.unfed and training.has_gradient and not training.deterministic:
         text = "codes are sampled, but no gradient of the reconstruction reaches the encoder"
-        yield _of_forward(seen, text)
+        yield judging.of_forward(seen, text)
     elif wiring.unfed == ("logvar",) and training.noise.formula == RIGHT:
         text = "codes are sampled, but no gradient of the reconstruction reaches logvar"
-        yield _of_forward(seen, text, cut)
+        yield judging.of_forward(seen, text, cut)
 
 
 # ---- codes and their noise
@@ -323,7 +323,7 @@ def encoder_detached(seen, training, wiring):
 def no_sampling(seen, training):
     if training.noise.kind == "none" and training.deterministic:
         text = "in train mode two passes give identical outputs: the decoder gets mu, no noise"
-        yield _of_forward(seen, text)
+        yield judging.of_forward(seen, text)
 
 
 @finding("shared-noise", PAGE, f"Draw noise for each row: {SAMPLE}.")
@@ -438,10 +438,10 @@ def decode_differs(forced, picture):
 
 
 @finding("condition-ignored", PAGE, "Give the labels to the decoder, and check that they arrive.")
-def condition_ignored(seen, forced):
-    moves = forced.condition_moves
+def condition_ignored(seen, condition):
+    moves = condition.condition_moves
     least = 1e-6 if seen.untrained else 0.005
-    if moves is not None and moves < least and forced.by_condition < 2 * least:
+    if moves < least and condition.by_condition < 2 * least:
         share = f"{moves:.2%} of the data's variance"
         yield f"outputs change by {share} when rows get other inputs than their own"
 
@@ -451,13 +451,11 @@ def condition_ignored(seen, forced):
     PAGE,
     "Take out of the inputs what is computed from the picture, or make it much coarser.",
 )
-def condition_leaks(seen, forced, picture):
-    wide = any(map(judging.is_wide, tensors_of(seen.patient.inputs)))
-    if forced.condition_alone is None or not wide:
-        return
-    alone = 1 - forced.condition_alone / picture.mean_image_mse
-    own = 1 - forced.own / picture.mean_image_mse
-    if own > 0.05 and alone > 0.5 * own:
+def condition_leaks(seen, condition, picture):
+    wide = any(map(judging.is_wide, tensors_of(seen.patient.inputs).values()))
+    alone = 1 - condition.condition_alone / picture.mean_image_mse
+    own = 1 - condition.own / picture.mean_image_mse
+    if wide and own > 0.05 and alone > 0.5 * own:
         yield (
             f"the inputs alone, with one code for all images, explain {alone:.0%} of the data's "
             f"variance, and with the right codes it is {own:.0%}"
@@ -465,13 +463,11 @@ def condition_leaks(seen, forced, picture):
 
 
 @finding("data-mismatch", PAGE, "Look whether labels and rows were shuffled in the same way.")
-def wrong_condition(forced):
-    moves = forced.condition_moves
-    if moves is None or moves < 0.02 or forced.own < 0.98 * forced.condition_error:
+def wrong_condition(condition):
+    own, other = condition.own, condition.condition_error
+    if condition.condition_moves < 0.02 or own < 0.98 * other:
         return
-    errors = (
-        f"mean squared error {forced.own:.3g} with them, {forced.condition_error:.3g} with others"
-    )
+    errors = f"mean squared error {own:.3g} with them, {other:.3g} with others"
     yield f"the inputs of a row fit it no better than those of another row: {errors}"
 
 
@@ -480,20 +476,11 @@ def wrong_condition(forced):
 
 @finding("activated-twice", PAGE, "Drop one of the two: the loss or the model applies it.")
 def activated_twice(seen, endings, picture):
-    ending, inner, link = endings.reconstruction.name, seen.inner_ending.name, picture.error.link
-    by_loss = link in ("sigmoid", "tanh") and ending in ("sigmoid", "tanh")
-    by_loss = by_loss or link == "two sigmoids"
-    if not by_loss and inner is None:
-        return
-    if judging.width(seen.x) < 0.6 * (picture.high - picture.low):
-        return
-    names = f"a {ending} in the model, then a {link} in the loss"
-    if link == "two sigmoids":
-        names = "two sigmoids in the loss"
-    if not by_loss:
-        names = f"a {inner}, then a {ending}"
-    spans = f"[{picture.low:.3g}, {picture.high:.3g}]"
-    yield f"outputs pass {names}: they can only reach {spans}, x spans {span(seen.x)}"
+    both = judging.two_activations(seen, endings.reconstruction.name, picture.error.link)
+    wide_enough = judging.width(seen.x) < 0.6 * (picture.high - picture.low)
+    if both and not wide_enough:
+        spans = f"[{picture.low:.3g}, {picture.high:.3g}]"
+        yield f"outputs pass {both}: they can only reach {spans}, x spans {span(seen.x)}"
 
 
 @finding(
@@ -648,7 +635,7 @@ def batch_dependent_beta(form):
     symptom=True,
 )
 def overfit(beside, picture):
-    if beside.train_error is None or beside.accuracy >= 0.8 and beside.p_value <= 1e-4:
+    if beside.train_error is None or beside.told_apart:
         return
     train, held_out = beside.train_error.mean().item(), beside.error.mean().item()
     lost = (held_out - train) / max(picture.mean_image_mse - train, 1e-12)
@@ -829,16 +816,6 @@ def prior_mismatch(seen, picture, codes, prior):
 
 
 # ---- what is not known of the loss
-
-
-def _of_forward(seen, text, remedy=""):
-    """Evidence about the path from x to the output; a note where the reader's adapter is the path.
-
-    An adapter that runs the model may draw or detach what training does not.
-    """
-    if not seen.patient.in_an_adapter:
-        return Evidence(text, remedy=remedy)
-    return note(f"in the adapter, {text}", "Write the adapter as the training step is written.")
 
 
 @finding("loss-unrecognised", PAGE, "Compare the weights of the two terms by hand, per image.")

@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from ..diagnostics import reachable_floor
+from .register import Evidence, note
 
 
 class Weight(NamedTuple):
@@ -87,6 +88,16 @@ def kl_is_weak(seen):
     return form.squared and form.sigma2 < 0.5 * seen.picture.mse
 
 
+def of_forward(seen, text, remedy=""):
+    """Evidence about the path from x to the output; a note where the reader's adapter is the path.
+
+    An adapter that runs the model may draw or detach what training does not.
+    """
+    if not seen.patient.in_an_adapter:
+        return Evidence(text, remedy=remedy)
+    return note(f"in the adapter, {text}", "Write the adapter as the training step is written.")
+
+
 def is_wide(condition):
     """Whether a condition has room for a picture: many real numbers, others for each row."""
     if not condition.is_floating_point() or condition[0].numel() < 8:
@@ -127,6 +138,16 @@ def bound(picture, endings):
     return f"its output ends in a {ending}{applied}"
 
 
+def two_activations(seen, ending, link):
+    """The two activations that outputs pass, in words; "" where they pass one or none."""
+    inner = seen.inner_ending.name
+    if link == "two sigmoids":
+        return "two sigmoids in the loss"
+    if link in ("sigmoid", "tanh") and ending in ("sigmoid", "tanh"):
+        return f"a {ending} in the model, then a {link} in the loss"
+    return f"a {inner}, then a {ending}" if inner is not None else ""
+
+
 def ends(x, picture):
     """Shares: of outputs at an end of their range, of far-off values there, of far-off values."""
     low, high, shown = picture.low, picture.high, picture.shown
@@ -165,7 +186,7 @@ def dead(seen, after_collapse):
 
 
 def remedy_of_a_collapse(seen):
-    """What to do about unused codes, by the weight that the KL has; "" if that is not known."""
+    """What to do about unused codes, by the weight that the KL has."""
     weight = kl_weight(seen) if seen.form is not None else None
     threshold = seen.loss.threshold if seen.loss is not None else None
     if weight is None or not threshold:

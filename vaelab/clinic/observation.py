@@ -230,6 +230,11 @@ class Observation:
     unmeasured: dict = field(default_factory=dict)
 
     @property
+    def condition(self):
+        """`Forced` of a model that gets other inputs beside x, None for other models."""
+        return None if self.patient.inputs is None else self.forced
+
+    @property
     def noise(self):
         """The `Noise` of the codes, None where it could not be read."""
         if self.training is None or self.training.noise.kind == "unknown":

@@ -60,6 +60,8 @@ def diagnose(seen):
     """The `Diagnosis` of an `Observation`."""
     findings, made, left_out = [], {}, {}
     for check in CHECKS:
+        if "condition" in check.needs and seen.patient.inputs is None:
+            continue  # there is nothing to look for
         why = _why_not(check, seen)
         if why:
             left_out.setdefault(check.code, why)

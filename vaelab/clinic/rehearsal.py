@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ..adapt import takes_model, unwrap
+from ..adapt import sliced, takes_model, unwrap
 from ..elbo import gaussian_kl
 from ..untouched import measuring
 from . import judging
@@ -27,7 +27,6 @@ from .observe import observe
 from .report import Finding, Report
 from .twin import twin_of
 from .weights import Drawn
-from .wiring import rows_of
 
 FEWEST_STEPS = 30
 RATE = 1e-3  # of the default optimizer
@@ -305,7 +304,7 @@ def _train(patient, plan, optimizer, parameters, film, path):
     for _ in range(plan.steps):
         rows = torch.randint(len(x), (plan.batch_size,), device="cpu").to(x.device)
         batch = x[rows]
-        reconstruction, mu, logvar = patient.run(batch, rows_of(inputs, rows))
+        reconstruction, mu, logvar = patient.run(batch, sliced(inputs, rows.cpu()))
         target = batch.to(reconstruction.dtype) if batch.is_floating_point() else batch
         loss = plan.loss(reconstruction, target, mu, logvar)
         film.step(loss)

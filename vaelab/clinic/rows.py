@@ -48,6 +48,11 @@ class Beside:
     inputs_accuracy: float
 
     @property
+    def told_apart(self):
+        """Whether the classifier tells x from the training rows, far beyond chance."""
+        return self.accuracy >= 0.8 and self.p_value <= 1e-4
+
+    @property
     def ratio(self):
         """The error on x over that on the training rows; 1 where it is not known."""
         if self.train_error is None:
@@ -97,22 +102,20 @@ def compare(x, x_train, error, train_error, inputs_accuracy=0.5, seed=0):
 
 def compare_inputs(inputs, inputs_train, seed=0):
     """The best accuracy at which one of the inputs is told from the same one of training."""
-    accuracies = [0.5]
-    if isinstance(inputs, dict) and isinstance(inputs_train, dict):
-        inputs_train = {name: inputs_train.get(name) for name in inputs}
-    for one, other in zip(tensors_of(inputs), tensors_of(inputs_train), strict=False):
-        if one[0].numel() == other[0].numel():
+    accuracies, known = [0.5], tensors_of(inputs_train)
+    for name, one in tensors_of(inputs).items():
+        other = known.get(name)
+        if other is not None and one[0].numel() == other[0].numel():
             accuracies.append(_told_apart(_some(one), _some(other), seed)[0])
     return max(accuracies)
 
 
 def tensors_of(inputs):
-    """The tensors among the inputs, as a list."""
-    if isinstance(inputs, dict):
-        inputs = tuple(inputs.values())
-    if not isinstance(inputs, (tuple, list)):
+    """Name or place -> tensor, of the tensors among the inputs."""
+    if not isinstance(inputs, (dict, tuple, list)):
         inputs = (inputs,)
-    return [value for value in inputs if isinstance(value, torch.Tensor)]
+    named = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+    return {name: value for name, value in named if isinstance(value, torch.Tensor)}
 
 
 def _told_apart(rows, other_rows, seed):

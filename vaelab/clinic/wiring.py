@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..adapt import pieces
+from ..adapt import pieces, sliced
 from ..diagnostics import decoded
 from .activations import Replaced
 from .forms import LINKS
@@ -258,15 +258,15 @@ def _forced(forcing, x, inputs, target, variance):
     outputs = forcing.patient.run(x, inputs)
     mu, std = outputs.mu.flatten(1), (0.5 * outputs.logvar.flatten(1)).exp()
     z = mu + std * forcing.draws(mu)
-    others = torch.arange(len(x), device=x.device).roll(1)
+    others = torch.arange(len(x), device="cpu").roll(1)
     one, first = z[:1].expand_as(z), torch.zeros_like(others)
     own = forcing.shown(x, inputs, z)
     if not torch.equal(own, forcing.shown(x, inputs, z)):
         raise ValueError("two passes with one code differ: something else is random")
     swapped = forcing.shown(x, inputs, z[others])
     # Both see the same draws and masks at each place, so that only x can make a difference.
-    alone = forcing.shown(x, rows_of(inputs, first), one)
-    beside = forcing.shown(x[others], rows_of(inputs, first), one)
+    alone = forcing.shown(x, sliced(inputs, first), one)
+    beside = forcing.shown(x[others], sliced(inputs, first), one)
     around = _half_difference(alone, beside) / variance
     found = {
         "around": around,
@@ -283,7 +283,7 @@ def _forced(forcing, x, inputs, target, variance):
     if around > KEPT:
         found["own_part"] = _own_part(forcing, x, inputs, one)
     if inputs is not None:
-        elsewhere = forcing.shown(x, rows_of(inputs, others), z)
+        elsewhere = forcing.shown(x, sliced(inputs, others), z)
         condition = forcing.shown(x, inputs, one)
         found["by_condition"] = _half_difference(condition, alone) / variance
         found["condition_moves"] = _half_difference(own, elsewhere) / variance
@@ -342,22 +342,11 @@ def _own_part(forcing, x, inputs, z):
     other = flat.roll(1, 0)
     place = (flat - other).abs().argmax(1, keepdim=True)
     changed = flat.scatter(1, place, other.gather(1, place)).reshape(x.shape)
-    condition = rows_of(inputs, torch.zeros(len(x), dtype=torch.long, device=x.device))
+    condition = sliced(inputs, torch.zeros(len(x), dtype=torch.long, device="cpu"))
     before = forcing.shown(x, condition, z)
     moved = (forcing.shown(changed, condition, z) - before).abs().reshape(*flat.shape, -1).amax(2)
     at_place = moved.gather(1, place).max().item()
     return at_place > MIXED * moved.max().item()
-
-
-def rows_of(inputs, rows):
-    """The inputs with other rows; what has no rows is kept."""
-    if inputs is None:
-        return None
-    if isinstance(inputs, dict):
-        return {name: rows_of(value, rows) for name, value in inputs.items()}
-    if isinstance(inputs, (tuple, list)):
-        return tuple(rows_of(value, rows) for value in inputs)
-    return inputs[rows.cpu()] if hasattr(inputs, "shape") else inputs
 
 
 def _half_difference(pictures, others):
