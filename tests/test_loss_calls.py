@@ -31,6 +31,34 @@ def line_of(loss):
     return str(caught.value).split("loss=")[1]
 
 
+# ---- a loss that reads what the model returns
+
+
+def of_a_dictionary(out, x):
+    return error(out["recon"], x) + kl(out["loc"], out["log_scale"])
+
+
+def of_a_dictionary_with_std(out, x):
+    return error(out["x_hat"], x) + kl(out["mean"], 2 * out["std"].log())
+
+
+def of_a_dictionary_last(x, out):
+    return error(out["reconstruction"], x) + kl(out["mu"], out["sigma_squared_log"])
+
+
+@pytest.mark.parametrize("loss", [of_a_dictionary, of_a_dictionary_with_std, of_a_dictionary_last])
+def test_a_loss_reads_the_outputs_by_its_own_names(loss):
+    assert measured(loss).beta == pytest.approx(1, rel=1e-3)
+
+
+def test_a_name_that_says_nothing_is_an_error():
+    def loss(out, x):
+        return error(out["recon"], x) + out["extra"].sum()
+
+    with pytest.raises(ValueError, match="loss is called as"):
+        measured(loss)
+
+
 # ---- in which order
 
 

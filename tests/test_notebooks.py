@@ -44,11 +44,8 @@ def test_core_hash_follows_meaning_and_not_layout_or_clinic(tmp_path):
 
 def test_kinds(tmp_path):
     path = tmp_path / "01_a.ipynb"
-    old = new_notebook(cells=[new_markdown_cell("# A\n\n## In one minute or two")])
-    new = new_notebook(cells=[new_markdown_cell("# A\n\n## In one minute\n\nText.")])
-    assert notebooks.kind(old, path) == "old"
-    assert notebooks.kind(new, path) == "fifteen-minute"
-    assert notebooks.kind(new, tmp_path / "deeper" / "01_a_more.ipynb") == "companion"
+    assert notebooks.kind(path) == "fifteen-minute"
+    assert notebooks.kind(tmp_path / "deeper" / "01_a_more.ipynb") == "companion"
 
 
 # Execution
@@ -132,9 +129,9 @@ while not pathlib.Path("began_{other}").exists():
 
 def test_time_limits(repository, capsys, monkeypatch):
     path = repository("import time; time.sleep(0.5)")
-    monkeypatch.setitem(notebooks.SECONDS, "old", 0.4)
+    monkeypatch.setitem(notebooks.SECONDS, "fifteen-minute", 0.4)
     assert notebooks.check([path], {}) == 0 and "notice: over its" in capsys.readouterr().out
-    monkeypatch.setitem(notebooks.SECONDS, "old", 0.1)
+    monkeypatch.setitem(notebooks.SECONDS, "fifteen-minute", 0.1)
     assert notebooks.check([path], {}) == 1 and "more than twice" in capsys.readouterr().out
 
 

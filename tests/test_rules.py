@@ -10,7 +10,6 @@ import rules
 
 FIGURE = {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure size 640x480 with 1 Axes>"}
 PATHS = {
-    "old": links.ROOT / "notebooks" / "99_example.ipynb",
     "fifteen-minute": links.ROOT / "notebooks" / "98_example.ipynb",
     "companion": links.ROOT / "notebooks" / "deeper" / "98_example_more.ipynb",
 }
@@ -49,8 +48,6 @@ def example(kind):
         for name in rules.SECTIONS:
             cells.append(new_markdown_cell(f"## {name}\n\n{SECTION_TEXT.get(name, 'Text.')}"))
         cells.insert(-3, code("vaelab.checkup(my_model, my_images, my_loss)", "own-model"))
-    if kind == "old":
-        cells += [new_markdown_cell(f"## {name} and more") for name in rules.OLD_SECTIONS]
     cells.append(code(CLAIM, output_type="stream", text="holds: 1\n"))
     return finished(new_notebook(cells=cells))
 
@@ -67,7 +64,7 @@ def finished(nb):
 @pytest.mark.parametrize("kind", PATHS)
 def test_a_good_notebook_breaks_no_rule(kind):
     nb = example(kind)
-    assert notebooks.kind(nb, PATHS[kind]) == kind
+    assert notebooks.kind(PATHS[kind]) == kind
     assert rules.broken(nb, PATHS[kind]) == []
 
 
@@ -153,8 +150,6 @@ CASES = [
     ("figures_are_read", lambda nb: nb.cells.pop(5)),
     ("calm", prose("It works! Now the next.")),
     ("calm", prose("**Never!**")),
-]
-SECOND_CASES = [
     ("length", prose("word. " * 2_500)),
     ("short_sentences", prose(LONG)),
     ("short_sentences", prose(f"- {LONG}")),
@@ -209,13 +204,9 @@ def named(kinds, cases):
 @pytest.mark.parametrize(
     "kind, rule, change",
     [
-        *named(["old", "fifteen-minute"], CASES),
+        *named(["fifteen-minute"], CASES),
         *named(["companion"], [case for case in CASES if case[0] != "cell_length"]),
-        *named(["companion", "fifteen-minute"], SECOND_CASES),
         *named(["fifteen-minute"], FIFTEEN_CASES),
-        *named(
-            ["old"], [("sections", prose("## Exercises")), ("sections", source(-2, "## See it"))]
-        ),
     ],
 )
 def test_a_rule_fires(kind, rule, change):

@@ -24,7 +24,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 import atomic
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = {"fifteen-minute": 60, "companion": 120, "old": 120}  # on real images, alone on 2 cores
+SECONDS = {"fifteen-minute": 60, "companion": 120}  # on real images, alone on 2 cores
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 LANGUAGE = {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"}
@@ -46,13 +46,9 @@ print(_json.dumps([_peak, [[name, bool(real)] for name, _source, real in _loaded
 """
 
 
-def kind(nb, path):
-    """What a notebook is: "companion", "fifteen-minute", or "old" (of the first edition)."""
-    if path.parent.name == "deeper":
-        return "companion"
-    prose = [cell["source"] for cell in nb["cells"] if cell["cell_type"] == "markdown"]
-    lines = [line for source in prose for line in source.splitlines()]
-    return "fifteen-minute" if "## In one minute" in lines else "old"
+def kind(path):
+    """What a notebook is: "companion" or "fifteen-minute"."""
+    return "companion" if path.parent.name == "deeper" else "fifteen-minute"
 
 
 def is_setup(cell):
@@ -248,7 +244,7 @@ def check(paths, offline):
 
 def verdict(run, offline):
     """What --check says about a run."""
-    limit = SECONDS[kind(run.nb, run.path)]
+    limit = SECONDS[kind(run.path)]
     if run.error:
         return f"FAILED: {run.error}"
     if run.stand_ins and not offline:

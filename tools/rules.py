@@ -23,8 +23,6 @@ SECTIONS = (
     "Going deeper",
 )
 MAY_LEAVE_OUT_SECTIONS = ("00", "03", "07", "11")
-# The last sections of a notebook of the first edition. They go with the last old notebook.
-OLD_SECTIONS = ("What we now know", "Exercises", "Where this comes from")
 MOST_WORDS = {"fifteen-minute": 1_300, "companion": 2_500}
 MOST_SENTENCE, MOST_CODE, MOST_FIGURES, MOST_CLAIMS = 28, 150, 6, 4
 MEDIAN_LINES, MOST_LINES, MOST_BYTES = 8, 20, 1_000_000
@@ -137,15 +135,15 @@ def setup(nb, path):
 
 
 def predictions(nb, path):
-    """What it asks to predict is answered, folded; in the second edition the cell has a tag."""
+    """What it asks to predict is answered, folded, and the cell has a tag."""
     asked = [cell for cell in own_cells(nb) if re.search(r"(?m)^prediction\w* = None", cell.source)]
     answers = markdown(nb).count("<details>")
-    kind = notebooks.kind(nb, path)
+    kind = notebooks.kind(path)
     if not asked and kind != "companion" and path.name[:2] not in MAY_LEAVE_OUT_SECTIONS:
         yield "no `prediction = None` to fill in"
     if answers < len(asked):
         yield f"{answers} folded answers (`<details>`) for {len(asked)} predictions"
-    if kind != "old" and any("prediction" not in cell.metadata.get("tags", []) for cell in asked):
+    if any("prediction" not in cell.metadata.get("tags", []) for cell in asked):
         yield "a cell with `prediction = None` has no tag `prediction`"
 
 
@@ -153,10 +151,7 @@ def sections(nb, path):
     """The `##` headings of its kind, in order."""
     found, wanted = headings(nb, 2), list(SECTIONS)
     number = path.name[:2]
-    if notebooks.kind(nb, path) == "old":
-        wanted = list(OLD_SECTIONS)
-        found = [name for heading in found for name in wanted if heading.startswith(name)]
-    elif number in MAY_LEAVE_OUT_SECTIONS:
+    if number in MAY_LEAVE_OUT_SECTIONS:
         wanted = [name for name in SECTIONS if name in found]
     if found != wanted:
         yield f"the sections are {found}, they should be {wanted}"
@@ -274,12 +269,9 @@ def size(nb, path):
         yield f"{path.stat().st_size:,} bytes, more than {MOST_BYTES:,}"
 
 
-# Rules for the second edition
-
-
 def length(nb, path):
     """As many words of markdown, tables included, as its kind may have."""
-    found, most = len(words(prose(markdown(nb)))), MOST_WORDS[notebooks.kind(nb, path)]
+    found, most = len(words(prose(markdown(nb)))), MOST_WORDS[notebooks.kind(path)]
     if found > most:
         yield f"{found:,} words, more than {most:,}"
 
@@ -329,6 +321,8 @@ def little_code(nb, path):
     defined = [node for cell in own_cells(nb) for node in tree(cell).body]
     for kind, most in ((ast.FunctionDef, MOST_FUNCTIONS), (ast.ClassDef, MOST_CLASSES)):
         names = [node.name for node in defined if isinstance(node, kind)]
+        # a loss is what such a page is about, and no helper
+        names = [name for name in names if not name.endswith("_loss")]
         if len(names) > most:
             yield f"more than {most} of its own: {', '.join(names)}"
 
@@ -349,12 +343,11 @@ def own_model(nb, path):
 
 ALL = (title, badge, setup, predictions, executed, fresh, metadata, clean_outputs)
 ALL += (links_are_absolute, figures_are_read, calm, size)
-SECOND = (length, short_sentences, no_semicolons, controlled_claims)
+ALL += (length, short_sentences, no_semicolons, controlled_claims)
 RULES = {
-    "old": (*ALL, sections, cell_length),
-    "companion": (*ALL, *SECOND),
+    "companion": ALL,
     "fifteen-minute": (
-        *(*ALL, *SECOND, sections, cell_length),
+        *(*ALL, sections, cell_length),
         *(few_claims, little_code, few_figures, own_model),
     ),
 }
@@ -362,5 +355,5 @@ RULES = {
 
 def broken(nb, path, rules=None):
     """Every sentence of every rule about one notebook."""
-    rules = rules or RULES[notebooks.kind(nb, path)]
+    rules = rules or RULES[notebooks.kind(path)]
     return [f"{rule.__name__}: {problem}" for rule in rules for problem in rule(nb, path)]

@@ -12,6 +12,7 @@ import torch
 USUAL = "reconstruction, x, mu, logvar"
 AS_STD, AS_VARIANCE = "torch.exp(0.5 * logvar)", "torch.exp(logvar)"
 OUTPUTS = "(reconstruction, mu, logvar)"
+NAMED = '{"reconstruction": reconstruction, "mu": mu, "logvar": logvar}'
 ARGUMENTS = {  # what a reader may write between the brackets
     "reconstruction": lambda r, x, mu, logvar: r,
     "x": lambda r, x, mu, logvar: x,
@@ -20,6 +21,7 @@ ARGUMENTS = {  # what a reader may write between the brackets
     AS_STD: lambda r, x, mu, logvar: torch.exp(0.5 * logvar),
     AS_VARIANCE: lambda r, x, mu, logvar: torch.exp(logvar),
     OUTPUTS: lambda r, x, mu, logvar: (r, mu, logvar),
+    NAMED: lambda r, x, mu, logvar: ByName(r, mu, logvar),
 }
 FOUR = ("reconstruction", "x", "mu", "logvar")
 SWAPPED_FOUR = ("x", "reconstruction", "mu", "logvar")
@@ -35,6 +37,22 @@ TOTALS = ('["loss"]', '["total_loss"]', '["total"]', '["objective"]', '["elbo"]'
 
 class NotScalar(ValueError):
     """The loss returned something that nobody can minimise."""
+
+
+class ByName(dict):
+    """A model's outputs for a loss that reads them by its own names, as in out["x_hat"]."""
+
+    def __init__(self, reconstruction, mu, logvar):
+        super().__init__(reconstruction=reconstruction, mu=mu, logvar=logvar)
+
+    def __missing__(self, name):
+        role = asked_for(name)
+        if role not in self:
+            raise KeyError(name)
+        spread = spread_named(name) if role == "logvar" else None
+        if spread is None:
+            return self[role]
+        return ARGUMENTS[spread](None, None, None, self["logvar"])
 
 
 @dataclass(frozen=True)
@@ -81,12 +99,8 @@ class Call:
     def asked_spread(self):
         """The same call with what the name of its last parameter asks for; None if for logvar."""
         names = self.names or parameter_names(self.loss)
-        name = dict(zip(self.given, names, strict=False)).get("logvar", "logvar").lower()
-        if any(part in name for part in ("log", "lv")):
-            return None
-        if any(part in name for part in ("sig", "std", "scale")):
-            return self.with_spread(AS_STD)
-        return self.with_spread(AS_VARIANCE) if "var" in name else None
+        spread = spread_named(dict(zip(self.given, names, strict=False)).get("logvar", "logvar"))
+        return None if spread is None else self.with_spread(spread)
 
     def reading(self, parts, reconstruction, mu):
         """The same call with the part that holds every term. NotScalar says why there is none."""
@@ -143,8 +157,11 @@ def ways_to_call(loss):
     if by_names is not None:
         return [by_names] if by_names.given == FOUR else [by_names, Call(loss)]
     if len(names) in (2, 3):
-        ways = [Call(loss, (OUTPUTS, "x")), Call(loss, ("x", OUTPUTS))]
-        return [*(ways[::-1] if asked_for(names[0]) == "x" else ways), Call(loss)]
+        if asked_for(names[0]) == "x":
+            orders = [("x", OUTPUTS), (OUTPUTS, "x"), ("x", NAMED)]
+        else:
+            orders = [(OUTPUTS, "x"), ("x", OUTPUTS), (NAMED, "x")]
+        return [*(Call(loss, order) for order in orders), Call(loss)]
     return [Call(loss), Call(loss, SWAPPED_FOUR)]
 
 
@@ -156,6 +173,16 @@ def asked_for(name):
         if any(part in name.lower() for part in parts):
             return argument
     return None
+
+
+def spread_named(name):
+    """What a name such as "sigma" or "variance" asks for in place of logvar, or None."""
+    name = name.lower()
+    if any(part in name for part in ("log", "lv")):
+        return None
+    if any(part in name for part in ("sig", "std", "scale")):
+        return AS_STD
+    return AS_VARIANCE if "var" in name else None
 
 
 def _call_by_names(loss):

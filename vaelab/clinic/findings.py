@@ -631,7 +631,8 @@ def batch_dependent_beta(form):
 @finding(
     "overfit",
     PAGE,
-    "Train on more rows, stop earlier, or make the network smaller. Look at held-out rows only.",
+    "Check that each batch of training holds other rows. Then train on more rows, stop earlier, or "
+    "make the network smaller.",
     symptom=True,
 )
 def overfit(beside, picture):
@@ -759,7 +760,8 @@ def no_better_than_mean(seen, picture, codes):
 @finding(
     "poor-fit",
     PAGE,
-    "Train longer, lower the learning rate at the end, and compare x with a batch of training.",
+    "Print the first rows of three batches of training: each has to hold other rows, and look like "
+    "x. Then train longer, and lower the learning rate at the end.",
     symptom=True,
 )
 def poor_fit(seen, picture):

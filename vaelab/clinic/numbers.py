@@ -1,5 +1,6 @@
 """What was measured, as short texts: the lower half of a report."""
 
+from .noise import RIGHT
 from .observation import FEWEST_IMAGES
 from .observe import THRESHOLD_IMAGES
 from .report import span
@@ -35,12 +36,11 @@ def _of_the_rows(seen):
 
 
 def _of_the_codes(seen, codes):
-    found = {
-        "codes": (
-            f"KL {codes.kl.sum():.3g} nats, {codes.active} of {codes.latents} active units, room "
-            f"for at most {codes.information:.3g} nats about the image"
-        )
-    }
+    room = f"room for at most {codes.information:.3g} nats about the image"
+    if seen.noise is not None and seen.noise.formula != RIGHT:
+        room = f"as if the noise were {RIGHT}"
+    active = f"{codes.active} of {codes.latents} active units"
+    found = {"codes": f"KL {codes.kl.sum():.3g} nats, {active}, {room}"}
     if seen.decoding is not None:
         swapped, own = seen.decoding.swapped, seen.decoding.own
         found["with another image's code"] = f"{swapped:.3g}, with its own {own:.3g}"

@@ -114,7 +114,7 @@ class Rehearsed:
         slower, path = self.slower, self.path
         if slower is None or not slower.went_well:
             return False
-        return not path.went_well or slower.dead < MOST_UNITS and slower.mse < 0.95 * path.mse
+        return not path.went_well or slower.dead < MOST_UNITS and slower.mse < path.mse
 
 
 @dataclass(frozen=True)
@@ -390,7 +390,7 @@ def rate(found):
         shares = f"from {_dead_share(found.before):.0%} to {path.dead:.0%} of a layer"
         errors = f"mean squared error {path.mse:.3g}, {lower} {slower.mse:.3g}"
         text = f"dead units grew {shares}, where they pass no gradient; {errors}"
-    remedy = f"Divide the learning rate by {found.times}: these steps went well there."
+    remedy = f"Divide the learning rate by {found.times} or more: these steps went better there."
     yield _coming("rate", text, remedy)
 
 

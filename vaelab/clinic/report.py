@@ -57,7 +57,8 @@ class Report:
         """One line. It never says that a model is well."""
         if self.healthy:
             return "nothing serious found"
-        return f"{len(self.serious)} serious: {', '.join(self.serious)}"
+        codes = dict.fromkeys(self.serious)  # a code may have been found in two places
+        return f"{len(self.serious)} serious: {', '.join(codes)}"
 
     @property
     def scope(self):
