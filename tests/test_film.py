@@ -622,3 +622,22 @@ def test_a_term_of_several_values_is_refused(x):
 
 def test_a_film_says_in_words_what_it_saw(x):
     assert "no alarm" in repr(Film(Small()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_healthy_model_of_logits_gives_no_alarm(seed):
+    """Its logits run far away from the images, and the pictures become better all the time."""
+    torch.manual_seed(seed)
+    images = vaelab.load("digits").x_train
+    model = vaelab.mlp_vae((1, 28, 28), 10, 128)  # its forward gives logits
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    with vaelab.watch(model) as film:
+        for _ in range(120):
+            x = images[torch.randint(len(images), (64,))]
+            logits, mu, logvar = model(x)
+            error = F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
+            loss = error + vaelab.gaussian_kl(mu, logvar).sum(1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert film.alarm is None

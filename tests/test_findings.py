@@ -2,6 +2,7 @@
 
 import functools
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from ward.patients import Net, bce, data, elbo, kl, logits_bce, square, sse, train
 
 import vaelab
+from vaelab.clinic import findings, judging, observe
 
 SHAPE, LATENTS = (1, 14, 14), 6
 LABELS, ROWS, SEED = 10, 150, 0
@@ -142,9 +144,9 @@ def silenced(model):
 
 def test_an_autoregressive_decoder_is_a_note_while_its_code_lives():
     living = checked(well(Autoregressive))
-    assert living.healthy and codes(living) == ["path-around-z"]
+    assert living.healthy and codes(living) == ["strong-decoder"]
     dead = checked(silenced(well(Autoregressive)))
-    assert dead.serious[0] == "path-around-z" and "free bits" in dead.findings[0].remedy
+    assert dead.serious[0] == "strong-decoder" and "every step" in dead.findings[0].remedy
 
 
 # ---- an encoder that does not learn
@@ -716,3 +718,42 @@ def test_a_remedy_for_a_collapse_claims_no_more_than_was_checked():
     collapse = next(finding for finding in report.findings if finding.code == "posterior-collapse")
     assert "path-around-z" in report.unchecked and "path-around-z" in report.scope
     assert "found right" not in collapse.remedy and "not checked" in collapse.remedy
+
+
+# ---- blur
+
+
+def blur_of(monkeypatch, sharpness=0.3, error=1.0, sigma2=1.0, of_pca=1.0, nats=1.0):
+    """What the check-up says about a blur with these numbers, "" if nothing."""
+    weight = judging.Weight(sigma2, sigma2 / error, None, "")
+    monkeypatch.setattr(judging, "kl_weight", lambda seen: weight)
+    monkeypatch.setattr(judging, "error_of_pca", lambda x, components: of_pca)
+    picture = SimpleNamespace(sharpness=sharpness, follows=0.5, mse=error)
+    codes = SimpleNamespace(latents=4, kl=torch.full((4,), nats))
+    seen, form = SimpleNamespace(x=None), SimpleNamespace(sigma2=sigma2)
+    return "".join(note.text for note in findings.blur(seen, form, picture, codes))
+
+
+def test_the_cause_of_a_blur_is_named(monkeypatch):
+    assert "too noisy" in blur_of(monkeypatch, sigma2=10.0)
+    assert "too little training" in blur_of(monkeypatch, of_pca=0.5)
+    assert "too few latents" in blur_of(monkeypatch, nats=3.0)
+    assert blur_of(monkeypatch) == ""
+    assert blur_of(monkeypatch, sharpness=0.9, sigma2=10.0, nats=3.0) == ""
+    # a sigma that is far too small fills the latents with noise
+    assert blur_of(monkeypatch, sigma2=0.1, nats=4.0) == ""
+
+
+def test_error_of_pca():
+    x = torch.randn(200, 3, dtype=torch.float64) @ torch.randn(3, 12, dtype=torch.float64)
+    assert judging.error_of_pca(x, 3) < 1e-12 < judging.error_of_pca(x, 2)
+    assert judging.error_of_pca(x, 100) is None
+
+
+def test_sharpness():
+    x = torch.rand(20, 1, 24, 24)
+    blurred = F.avg_pool2d(x, 3, 1, 1)
+    assert observe._sharpness(x, x) == pytest.approx(1)
+    assert observe._sharpness(x / 2, x) == pytest.approx(0.25)
+    assert observe._sharpness(blurred, x) < 0.2
+    assert observe._sharpness(x.flatten(1), x.flatten(1)) is None

@@ -35,7 +35,7 @@ def line_of(loss):
 
 
 def of_a_dictionary(out, x):
-    return error(out["recon"], x) + kl(out["loc"], out["log_scale"])
+    return error(out["recon"], x) + kl(out["loc"], 2 * out["log_scale"])
 
 
 def of_a_dictionary_with_std(out, x):
@@ -43,7 +43,7 @@ def of_a_dictionary_with_std(out, x):
 
 
 def of_a_dictionary_last(x, out):
-    return error(out["reconstruction"], x) + kl(out["mu"], out["sigma_squared_log"])
+    return error(out["reconstruction"], x) + kl(out["mu"], out["log_var"])
 
 
 @pytest.mark.parametrize("loss", [of_a_dictionary, of_a_dictionary_with_std, of_a_dictionary_last])

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..outputs import LOG_STD, LOGVAR, STD, VARIANCE, spread_named
+
 USUAL = "reconstruction, x, mu, logvar"
 AS_STD, AS_VARIANCE = "torch.exp(0.5 * logvar)", "torch.exp(logvar)"
 OUTPUTS = "(reconstruction, mu, logvar)"
@@ -22,6 +24,12 @@ ARGUMENTS = {  # what a reader may write between the brackets
     AS_VARIANCE: lambda r, x, mu, logvar: torch.exp(logvar),
     OUTPUTS: lambda r, x, mu, logvar: (r, mu, logvar),
     NAMED: lambda r, x, mu, logvar: ByName(r, mu, logvar),
+}
+FROM_LOGVAR = {
+    LOGVAR: lambda logvar: logvar,
+    LOG_STD: lambda logvar: 0.5 * logvar,
+    STD: lambda logvar: torch.exp(0.5 * logvar),
+    VARIANCE: torch.exp,
 }
 FOUR = ("reconstruction", "x", "mu", "logvar")
 SWAPPED_FOUR = ("x", "reconstruction", "mu", "logvar")
@@ -49,10 +57,10 @@ class ByName(dict):
         role = asked_for(name)
         if role not in self:
             raise KeyError(name)
-        spread = spread_named(name) if role == "logvar" else None
-        if spread is None:
+        if role != "logvar":
             return self[role]
-        return ARGUMENTS[spread](None, None, None, self["logvar"])
+        spread = spread_named(name) or LOGVAR
+        return FROM_LOGVAR[spread](self["logvar"])
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,12 @@ class Call:
     def asked_spread(self):
         """The same call with what the name of its last parameter asks for; None if for logvar."""
         names = self.names or parameter_names(self.loss)
-        spread = spread_named(dict(zip(self.given, names, strict=False)).get("logvar", "logvar"))
-        return None if spread is None else self.with_spread(spread)
+        name = dict(zip(self.given, names, strict=False)).get("logvar", "logvar").lower()
+        if any(part in name for part in ("log", "lv")):
+            return None
+        if any(part in name for part in ("sig", "std", "scale")):
+            return self.with_spread(AS_STD)
+        return self.with_spread(AS_VARIANCE) if "var" in name else None
 
     def reading(self, parts, reconstruction, mu):
         """The same call with the part that holds every term. NotScalar says why there is none."""
@@ -173,16 +185,6 @@ def asked_for(name):
         if any(part in name.lower() for part in parts):
             return argument
     return None
-
-
-def spread_named(name):
-    """What a name such as "sigma" or "variance" asks for in place of logvar, or None."""
-    name = name.lower()
-    if any(part in name for part in ("log", "lv")):
-        return None
-    if any(part in name for part in ("sig", "std", "scale")):
-        return AS_STD
-    return AS_VARIANCE if "var" in name else None
 
 
 def _call_by_names(loss):

@@ -17,7 +17,7 @@ from . import origin
 from .doors import find_door
 from .origin import Pass, finite
 
-PAGE = "docs/film.md"
+PAGE = "08_nan_loss, docs/film.md"
 OUTPUTS = ("reconstruction", "mu", "logvar")
 MEASURED = ("kl", "error", "low", "high")
 TERM_OF = {"reconstruction": "reconstruction", "mu": "kl", "logvar": "kl"}
@@ -542,10 +542,17 @@ def _of_the_three(reconstruction, mu, logvar, given, whole):
     values["low"], values["high"] = reconstruction.aminmax()
     if given and given[0].numel() == reconstruction.numel():
         x = given[0].reshape(reconstruction.shape)
-        few = slice(0, ERROR_IMAGES)
-        difference = reconstruction[few] - x[few]
-        values["error"] = difference.square().mean()
+        values["error"] = _error(reconstruction[:ERROR_IMAGES], x[:ERROR_IMAGES])
     return values
+
+
+def _error(reconstruction, x):
+    """The mean squared error; for images in [0, 1] that of a sigmoid, if it fits better."""
+    as_it_is = (reconstruction - x).square().mean()
+    through_sigmoid = (torch.sigmoid(reconstruction) - x).square().mean()
+    low, high = x.aminmax()
+    may_be_logits = (low >= 0) & (high <= 1)
+    return torch.where(may_be_logits, torch.minimum(as_it_is, through_sigmoid), as_it_is)
 
 
 def _norm(gradients, optimizer):

@@ -24,6 +24,7 @@ __all__ = ["CHECKS", "diagnose"]
 
 SCALE, COLLAPSE, LIKELIHOOD = "01_loss_scale", "02_posterior_collapse", "03_output_likelihood"
 SATURATION, RANGES, MAPS = "04_sigmoid_saturation", "05_tanh_vs_zscore", "07_latent_maps"
+NAN, STRONG, BLUR = "08_nan_loss", "09_strong_decoder", "10_blurry_pictures"
 PAGE = ""  # the section of docs/findings.md
 KL = "0.5 * (mu ** 2 + logvar.exp() - 1 - logvar).sum(1).mean()"
 SAMPLE = "z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)"
@@ -79,7 +80,7 @@ def rows_unlike_training(seen, beside):
 
 @finding(
     "non-finite",
-    PAGE,
+    NAN,
     "Go back to earlier weights, lower the learning rate, and bound logvar, as in clamp(-10, 10).",
 )
 def non_finite(seen, outputs):
@@ -95,7 +96,7 @@ def non_finite(seen, outputs):
 
 @finding(
     "non-finite",
-    PAGE,
+    NAN,
     "Bound logvar, as in clamp(-10, 10), and look for log(0) or 0/0 in the loss.",
 )
 def loss_not_finite(outputs, loss):
@@ -388,7 +389,7 @@ def logvar_never_negative(outputs, endings, picture, codes):
 
 @finding(
     "path-around-z",
-    PAGE,
+    STRONG,
     "The decoder must see the image through z only: remove skips and copies of x behind the code.",
 )
 def path_around_z(forced, codes):
@@ -399,9 +400,10 @@ def path_around_z(forced, codes):
 
 
 @finding(
-    "path-around-z",
-    PAGE,
-    "Weaken what the decoder sees of x: fewer steps back, dropout on its inputs, or free bits.",
+    "strong-decoder",
+    STRONG,
+    "Give the decoder the code at every step, or let it see less of x. Then compare the loss with "
+    "that of the same decoder without a code.",
 )
 def decoder_reads_its_targets(forced, codes):
     if forced.around < 0.005 or forced.own_part is not False:
@@ -771,6 +773,29 @@ def poor_fit(seen, picture):
             f"outputs vary with the images by {picture.follows:.0%} of the data's variance and "
             f"explain {explained:.0%} of it: much of what they show is wrong"
         )
+
+
+@finding("blur", BLUR, "Change one thing at a time, and measure the sharpness.", symptom=True)
+def blur(seen, form, picture, codes):
+    if picture.sharpness is None or picture.sharpness > 0.6 or picture.follows < 0.1:
+        return
+    shown = f"outputs have {picture.sharpness:.0%} of the sharpness of x"
+    weight, left = judging.kl_weight(seen), judging.error_of_pca(seen.x, codes.latents)
+    share = 1 / weight.relative if weight is not None and form.sigma2 is not None else None
+    if share is not None and share < 0.2:
+        yield note(
+            f"{shown}, and the mean squared error is {share:.2g} of sigma^2: the code is too noisy",
+            "Lower the weight of the KL. Samples from the prior may become worse.",
+        )
+    elif left is not None and picture.mse > 1.2 * left and (share is None or share > 0.2):
+        yield note(
+            f"{shown}, and their error {picture.mse:.3g} is above {left:.3g}, that of PCA with "
+            f"{codes.latents} components: too little training",
+            "Train longer.",
+        )
+    elif codes.kl.median() > 2.5 and (share is None or share < 3):
+        nats = f"the median latent has {codes.kl.median():.2g} nats"
+        yield note(f"{shown}, and {nats}: too few latents", "Give the model more latents.")
 
 
 @finding(

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+import torch
+
 from ..diagnostics import reachable_floor
 from .register import Evidence, note
 
@@ -14,6 +16,17 @@ class Weight(NamedTuple):
     relative: float
     limits: tuple
     text: str
+
+
+def error_of_pca(x, components):
+    """The squared error per value that PCA leaves on half of the rows, fitted on the others."""
+    fitted, judged = x.double().flatten(1).chunk(2)
+    if components >= len(fitted):
+        return None
+    axes = torch.linalg.svd(fitted - fitted.mean(0), full_matrices=False).Vh[:components]
+    centred = judged - fitted.mean(0)
+    rest = centred - centred @ axes.T @ axes
+    return rest.square().mean().item()
 
 
 def kl_weight(seen):

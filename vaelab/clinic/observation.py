@@ -129,7 +129,8 @@ class Picture:
     preactivation: the mean of what goes into the last activation. mse, mae, mean_image_mse: errors
     per value, the last of the best constant picture. noise_variance: between two passes. follows:
     the pictures' variance across images over the data's. misplaced: the share of pictures that fit
-    another row twice as well as their own.
+    another row twice as well as their own. sharpness: the energy of the differences of neighbouring
+    values over that of x, None where rows are no pictures.
     """
 
     shown: torch.Tensor
@@ -143,6 +144,7 @@ class Picture:
     noise_variance: float
     follows: float
     misplaced: float
+    sharpness: float | None
 
     @property
     def bounded(self):

@@ -36,6 +36,7 @@ from .weights import drawn_parts
 from .wiring import force, read_wiring
 
 COMPARED = 200  # rows that pictures are looked for in
+SMALLEST_SIDE = 16  # of a picture whose sharpness means something
 LOSS_ROWS = 256  # on which the value of the loss is computed
 THRESHOLD_IMAGES = 5000
 FEWEST_CODES = 60  # for a test against the prior
@@ -304,7 +305,20 @@ def _picture(likelihood, seen, again):
         noise_variance=noise,
         follows=max(varies, 0.0) / mean_image_mse if seen.comparable else math.nan,
         misplaced=_misplaced(picture, x),
+        sharpness=_sharpness(picture, x),
     )
+
+
+def _sharpness(pictures, x):
+    """How strongly neighbouring values differ, over that of x [B, C, H, W]; None for other rows."""
+    if x.dim() != 4 or min(x.shape[2:]) < SMALLEST_SIDE:
+        return None
+    return _roughness(pictures) / max(_roughness(x), 1e-12)
+
+
+def _roughness(pictures):
+    down, across = pictures.double().diff(dim=2), pictures.double().diff(dim=3)
+    return (down.square().mean() + across.square().mean()).item()
 
 
 def _misplaced(picture, x):

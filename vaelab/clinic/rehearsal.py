@@ -368,7 +368,8 @@ def _report(found, steps):
 
 
 def _coming(code, evidence, remedy):
-    return Finding(code, "serious", evidence, remedy, PAGE + code)
+    see = f"08_nan_loss, {PAGE}{code}" if code in ("non-finite", "rate") else PAGE + code
+    return Finding(code, "serious", evidence, remedy, see)
 
 
 def rate(found):
