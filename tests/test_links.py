@@ -63,6 +63,15 @@ def everything(root):
     return {path: path.read_text(encoding="utf-8") for path in links.files(root)}
 
 
+def test_a_line_below_the_mark_that_is_no_badge_stays():
+    source = "# A\n\n<!-- colab-badge -->\n## In one minute\n\nText."
+    nb = {"cells": [{"cell_type": "markdown", "metadata": {}, "source": [source]}]}
+    for repository in (links.UNSTAMPED, "ann/vaes", links.UNSTAMPED):
+        links.render(nb, "notebooks/00_a.ipynb", repository, "main")
+        text = "".join(nb["cells"][0]["source"])
+        assert text.endswith("\n## In one minute\n\nText.") and text.count("badge.svg") == 1
+
+
 def test_stamping(copy):
     assert len(links.stamp("ann/vaes", root=copy)) == 4
     readme, course, notebook, project = everything(copy).values()

@@ -27,7 +27,8 @@ UNSTAMPED = "OWNER/vaelab"
 FOLDERS = ("notebooks", "coursework", "docs")
 NOT_OURS = {".ipynb_checkpoints", "submitted", "autograded", "feedback"}  # a class's work
 HIDDEN = re.compile(r"(?s)<!-- unstamped:\s*(.*?)\s*-->|(?m:^# unstamped: ([^\n]*)$)")
-BADGE = re.compile(r"<!-- colab-badge -->\n?[^\n]*")
+# the mark and, if there is one, the badge below it: any other line belongs to the text
+BADGE = re.compile(r"<!-- colab-badge -->(?:\n(?:\[!\[|<!-- unstamped: *\[!\[)[^\n]*)?")
 COLAB = "https://colab.research.google.com"
 SETUP_METADATA = {
     "cellView": "form",

@@ -38,8 +38,7 @@ CURES = {  # by the operation that a value stopped being finite in
     "pow": "Clamp the base to positive numbers first, as in value.clamp(min=1e-6).",
 }
 RATE = (
-    "Start again with a tenth of the learning rate, or clip gradients before each step, as in "
-    "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0). If the layer computes in half "
+    "Start again with a tenth of the learning rate, or less. If the layer computes in half "
     "precision, let it compute in float32."
 )
 BAD_WEIGHTS = "Load or draw the weights again: no step was made since."
@@ -49,7 +48,8 @@ BAD_BATCH = (
 )
 IN_THE_LOSS = {
     "reconstruction": "Look for log of 0 and for division by 0 in the reconstruction term. For "
-    "cross-entropy use binary_cross_entropy_with_logits. Bound a learned sigma from below.",
+    "cross-entropy use binary_cross_entropy_with_logits, without a sigmoid in the model. "
+    "Bound a learned sigma from below.",
     "kl": "Bound logvar where the encoder returns it, as in logvar.clamp(-10, 10).",
 }
 ANY_TERM = "Look for log of 0, for division by 0 and for exp of a large number in this term."

@@ -780,22 +780,24 @@ def blur(seen, form, picture, codes):
     if picture.sharpness is None or picture.sharpness > 0.6 or picture.follows < 0.1:
         return
     shown = f"outputs have {picture.sharpness:.0%} of the sharpness of x"
-    weight, left = judging.kl_weight(seen), judging.error_of_pca(seen.x, codes.latents)
-    share = 1 / weight.relative if weight is not None and form.sigma2 is not None else None
-    if share is not None and share < 0.2:
-        yield note(
-            f"{shown}, and the mean squared error is {share:.2g} of sigma^2: the code is too noisy",
-            "Lower the weight of the KL. Samples from the prior may become worse.",
+    of_sigma2 = picture.mse / form.sigma2 if form.sigma2 else 1.0  # no sigma, nothing to blame
+    of_pca = judging.error_of_pca(seen.x, codes.latents)
+    nats = codes.kl.median()
+    if of_sigma2 < 0.2:
+        text = f"the mean squared error is {of_sigma2:.2g} of sigma^2: the code is too noisy"
+        remedy = "Lower the weight of the KL. Samples from the prior may become worse."
+    elif of_pca is not None and picture.mse > 1.2 * of_pca:
+        text = (
+            f"their error {picture.mse:.3g} is above {of_pca:.3g}, that of PCA with "
+            f"{codes.latents} components: too little training"
         )
-    elif left is not None and picture.mse > 1.2 * left and (share is None or share > 0.2):
-        yield note(
-            f"{shown}, and their error {picture.mse:.3g} is above {left:.3g}, that of PCA with "
-            f"{codes.latents} components: too little training",
-            "Train longer.",
-        )
-    elif codes.kl.median() > 2.5 and (share is None or share < 3):
-        nats = f"the median latent has {codes.kl.median():.2g} nats"
-        yield note(f"{shown}, and {nats}: too few latents", "Give the model more latents.")
+        remedy = "Train longer."
+    elif nats > 2.5 and of_sigma2 < 3:
+        text = f"the median latent has {nats:.2g} nats: too few latents"
+        remedy = "Give the model more latents."
+    else:
+        return
+    yield note(f"{shown}, and {text}", remedy)
 
 
 @finding(

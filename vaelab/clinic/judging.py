@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-import torch
+import numpy as np
 
 from ..diagnostics import reachable_floor
 from .register import Evidence, note
@@ -20,13 +20,13 @@ class Weight(NamedTuple):
 
 def error_of_pca(x, components):
     """The squared error per value that PCA leaves on half of the rows, fitted on the others."""
-    fitted, judged = x.double().flatten(1).chunk(2)
-    if components >= len(fitted):
+    from sklearn.decomposition import PCA
+
+    fitted, judged = np.array_split(x.double().flatten(1).cpu().numpy(), 2)
+    if components >= min(fitted.shape):
         return None
-    axes = torch.linalg.svd(fitted - fitted.mean(0), full_matrices=False).Vh[:components]
-    centred = judged - fitted.mean(0)
-    rest = centred - centred @ axes.T @ axes
-    return rest.square().mean().item()
+    pca = PCA(components, svd_solver="full").fit(fitted)
+    return float(np.square(judged - pca.inverse_transform(pca.transform(judged))).mean())
 
 
 def kl_weight(seen):
