@@ -53,13 +53,6 @@ def test_every_measurement_takes_any_model(name, images):
     assert found["saturation"].output == pytest.approx(0.5, abs=0.1)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_latent_map_takes_any_model(name, images):
-    model, options = MODELS[name]
-    figure = vaelab.plots.latent_map(model, images, LABELS, method="PCA", **options)
-    assert len(figure.axes) == 1
-
-
 def test_inputs_of_another_length_are_refused(images):
     model, _ = MODELS["conditional"]
     with pytest.raises(ValueError, match="inputs must have one row for each of 64 images"):

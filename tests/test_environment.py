@@ -45,14 +45,14 @@ def test_every_dependency_has_a_floor_and_no_ceiling():
 
 
 def test_the_package_imports_its_dependencies_only():
-    """IPython and ipywidgets are there in a notebook, and are imported only where they are used."""
+    """IPython is there in a notebook, and is imported only where it is used."""
     allowed = set(floors(PROJECT["dependencies"])) | {"vaelab"} | set(sys.stdlib_module_names)
     for path in (ROOT / "vaelab").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
-            optional = {"IPython", "ipywidgets"} if node not in tree.body else set()
+            optional = {"IPython"} if node not in tree.body else set()
             for name in names:
                 top = name.partition(".")[0]
                 assert IMPORT_NAMES.get(top, top) in allowed | optional, (

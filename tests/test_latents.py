@@ -1,7 +1,6 @@
 """Latent spaces in numbers and maps: each instrument on codes whose answer is known."""
 
 import math
-import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -272,101 +271,6 @@ def test_interpolation_at_its_limits():
 # maps
 
 
-def test_latent_map_of_a_model_with_images(model, images):
-    labels = torch.arange(120) % 3
-    figure = plots.latent_map(model, images, labels, perplexity=10)
-    assert len(figure.axes) == 2
-    assert "all 120 codes" in texts(
-        figure
-    ) and "perplexity 10, 500 steps, start PCA, seed 0" in texts(figure)
-    sampled = plots.latent_map(model, images, labels, method="raw", sampled=True)
-    plain = plots.latent_map(model, images, labels, method="raw")
-    offsets = [f.axes[0].collections[0].get_offsets() for f in (sampled, plain)]
-    assert np.std(offsets[0]) > np.std(offsets[1])
-
-
-def test_raw_axes_of_a_model_are_those_with_the_largest_kl(images):
-    torch.manual_seed(0)
-    quiet = vaelab.mlp_vae((1, 6, 6), latent_dim=3, hidden=8)
-    with torch.no_grad():
-        quiet.encoder[-1].bias[:] = torch.tensor([0.0, 3.0, 0.0, 0.0, 0.0, -4.0])
-    assert "latents 1 and 2" in texts(plots.latent_map(quiet, images, method="raw"))
-
-
-def test_latent_map_of_codes():
-    codes, labels = normal(300, 5), np.array(["a", "b", "c"] * 100)
-    figure = plots.latent_map(
-        codes, labels, n=80, perplexity=10, seed=4, method=("t-SNE", "PCA", "raw")
-    )
-    assert len(figure.axes) == 3 and "80 of 300 codes, drawn with seed 4" in texts(figure)
-    assert {"a", "b", "c"} <= {text.get_text() for text in figure.axes[0].texts}
-    assert all(sum(len(dots.get_offsets()) for dots in ax.collections) == 80 for ax in figure.axes)
-    assert plots.latent_map(codes.numpy(), labels=labels, method="PCA").axes
-    assert plots.latent_map(codes, method="PCA").axes
-
-
-def test_a_subsample_follows_its_seed_and_labels_stay_with_their_codes():
-    codes = normal(300, 2)
-
-    def drawn(seed):
-        figure = plots.latent_map(codes, codes[:, 0].double(), n=50, seed=seed, method="raw")
-        dots = figure.axes[0].collections[0]
-        assert np.allclose(np.asarray(dots.get_offsets())[:, 0], dots.get_array())
-        return np.asarray(dots.get_offsets())
-
-    assert np.array_equal(drawn(1), drawn(1)) and not np.array_equal(drawn(1), drawn(2))
-
-
-def test_floats_give_a_continuous_colour_with_a_bar():
-    codes = normal(60, 3)
-    assert len(plots.latent_map(codes, codes[:, 0], method="PCA").axes) == 2
-    assert len(plots.latent_map(codes, torch.arange(60) % 2, method="PCA").axes) == 1
-
-
-@pytest.mark.parametrize(
-    "arguments, options, message",
-    [
-        ((normal(50, 3), torch.zeros(20)), {}, r"one value for each of the 50 codes, got \[20\]"),
-        (
-            (torch.full((50, 3), float("nan")),),
-            {},
-            "codes holds NaN or infinite values in 50 of 50 rows",
-        ),
-        ((normal(20, 3),), {}, "perplexity must be below the number of points, 20, got 30"),
-        ((normal(200, 3),), {"n": 20}, "perplexity must be below the number of points, 20, got 30"),
-        ((normal(50, 3), normal(50, 3), torch.zeros(50)), {}, "give latent_map"),
-        ((normal(50, 3),), {"method": "umap"}, "method must be one of"),
-    ],
-)
-def test_latent_map_says_what_is_wrong(arguments, options, message):
-    with pytest.raises(ValueError, match=message):
-        plots.latent_map(*arguments, **options)
-
-
-def test_latent_map_of_a_model_says_what_is_wrong(model, images):
-    with pytest.raises(ValueError, match="give latent_map"):
-        plots.latent_map(model)
-    with pytest.raises(ValueError, match=r"each of the 120 codes, got \[3\]"):
-        plots.latent_map(model, images, torch.zeros(3))
-    broken = images.clone()
-    broken[3] = float("nan")
-    with pytest.raises(ValueError, match="NaN or infinite values in 1 of 120"):
-        plots.latent_map(model, broken)
-
-
-def test_latent_map_of_an_autoencoder():
-    flat = vaelab.thread_004_vae((1, 6, 6), 4, variational=False)
-    x = torch.rand(60, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    assert (
-        len(
-            plots.latent_map(
-                flat, x, torch.arange(60) % 2, perplexity=5, method=("raw", "PCA")
-            ).axes
-        )
-        == 2
-    )
-
-
 def test_maps_carry_their_settings_and_one_legend():
     codes, labels = normal(60, 3), torch.arange(60) % 3
     both = {
@@ -401,30 +305,3 @@ def test_latent_plane_needs_two_latents(model):
         ValueError, match="model must have 2 latents to be drawn on a plane, it has 3"
     ):
         plots.latent_plane(model)
-
-
-# the slider
-
-
-def test_without_a_page_or_without_ipywidgets_there_is_one_line_and_no_slider(
-    model, capsys, monkeypatch
-):
-    assert plots.latent_slider(model, torch.zeros(3), torch.ones(3)) is None
-    assert capsys.readouterr().out.count("\n") == 1
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    assert plots.latent_slider(model, torch.zeros(3), torch.ones(3), live=True) is None
-    assert "ipywidgets is not installed" in capsys.readouterr().out
-    assert plots.latent_slider(model, torch.zeros(3), torch.ones(3), live=False) is None
-
-
-def test_moving_the_slider_changes_the_picture(model):
-    pytest.importorskip("ipywidgets")
-    slider, picture = plots.latent_slider(
-        model, -5 * torch.ones(3), 5 * torch.ones(3), live=True
-    ).children
-    before = picture.value
-    slider.value = 1.0
-    assert picture.value != before and picture.value[:4] == b"\x89PNG"
-    slider.value = 0.0
-    assert picture.value == before
-    assert not plt.get_fignums()

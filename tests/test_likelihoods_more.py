@@ -233,9 +233,7 @@ def test_every_plot_works_with_every_likelihood(make):
     x = torch.rand(40, 1, 8, 8)
     model = vaelab.mlp_vae((1, 8, 8), latent_dim=2, hidden=8, likelihood=make())
     history = vaelab.fit(model, x, x[:20], max_steps=5, progress=False)
-    vaelab.plots.prior_samples(model, 8)
     vaelab.plots.kl_per_latent(vaelab.elbo_terms(model, x).kl.detach())
-    vaelab.plots.latent_map(model, x, torch.arange(40) % 3, perplexity=5)
     low, high = vaelab.plots.ruler({"linear": 3.0}, {"a run": history}).axes[0].get_xlim()
     assert low <= min(0, history.final["reconstruction"]) and high >= history.final["negative_elbo"]
 

@@ -50,18 +50,8 @@ def test_strip_keeps_a_fixed_scale_and_marks_values_outside_it():
     )
 
 
-def test_samples_and_kl_are_drawn(trained):
-    model, _, _ = trained
-    assert len(plots.prior_samples(model, 16).axes) == 16
+def test_kl_is_drawn():
     assert plots.kl_per_latent(torch.rand(10, 3)).axes[0].patches
-
-
-def test_latent_map_needs_more_points_than_perplexity(trained):
-    model, x, _ = trained
-    labels = torch.arange(len(x)) % 3
-    assert "perplexity 10" in texts(plots.latent_map(model, x, labels, perplexity=10))
-    with pytest.raises(ValueError, match="perplexity must be below the number of points, 20"):
-        plots.latent_map(model, x, labels, n=20, perplexity=30)
 
 
 def test_strip_does_not_mark_what_leaves_the_scale_by_a_hair():

@@ -21,7 +21,6 @@ COLAB = (
     "scikit-learn==1.6.*",
     "scipy==1.16.*",
     "matplotlib==3.10.*",
-    "ipywidgets==7.7.*",
     "ipython==7.34.*",
     "ipykernel==6.17.*",
 )

@@ -2,6 +2,8 @@
 
 import importlib
 
+__version__ = "0.2.0"  # the one place: pyproject.toml reads it from here
+
 from . import settings
 from .clinic import checkup, measure_loss, rehearse, watch
 from .data import load
@@ -29,7 +31,7 @@ from .likelihoods import (
 from .models import VAE, Autoencoder, conv_vae, linear_vae, mlp_vae, thread_000_vae, thread_004_vae
 from .saturation import saturation, watch_saturation
 from .scaling import Scaling
-from .teaching import LossLog, __version__, claim, compare_prediction, save_figure, setup, table
+from .teaching import LossLog, claim, compare_prediction, save_figure, setup, table
 from .threshold import LinearOptimum, collapse_spectrum, collapse_threshold, predicted_rate
 from .training import fit
 

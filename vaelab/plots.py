@@ -1,7 +1,5 @@
 """The figures that notebooks share. Images are on a fixed scale, never min-max normalised."""
 
-import io
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -9,15 +7,13 @@ from matplotlib.ticker import MaxNLocator
 
 from . import latents
 from .adapt import evaluating
-from .diagnostics import Landmarks, posterior, sample_posterior
-from .elbo import gaussian_kl
+from .diagnostics import Landmarks
 
 # Okabe & Ito's colours, and three more that stay apart for colour-blind readers: ten classes.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#999999"
 CLASS_COLOURS = [BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK, GREY, "#882255", "#999933"]
 UNDER, OVER = "#2F6FDE", "#E8590C"  # values below and above the scale, on grey images
-SAME_PATH = "The strip shows the same path."
 SLACK = 0.02  # of the scale: values that leave it by less are not marked
 LANDMARK_NAMES = {
     "floor": "floor: the output\nequals the input",
@@ -107,86 +103,6 @@ def show_image(ax, image, low=0.0, high=1.0):
     slight = (grey - clipped).abs() <= slack
     cmap = plt.get_cmap("gray").with_extremes(under=UNDER, over=OVER)
     ax.imshow(torch.where(slight, clipped, grey).numpy(), cmap=cmap, vmin=low, vmax=high)
-
-
-def prior_samples(model, n=16, seed=0, value_range=(0.0, 1.0)):
-    """n new pictures decoded from z ~ N(0, I), in rows of eight. Returns the figure."""
-    generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
-    with evaluating(model):
-        images = model.sample(n, generator)
-    rows = {}
-    for start in range(0, n, 8):
-        label = "samples" if start == 0 else " " * start  # dictionary keys have to differ
-        rows[label] = images[start : start + 8]
-    return strip(rows, value_range)
-
-
-def latent_map(
-    source,
-    x=None,
-    labels=None,
-    n=2000,
-    perplexity=30,
-    seed=0,
-    method=("t-SNE", "PCA"),
-    sampled=False,
-    max_iter=500,
-    adapter=None,
-    inputs=None,
-):
-    """Codes drawn in two dimensions, one panel for each method, coloured by labels.
-
-    latent_map(model, x, labels) maps the codes of images x by any model (adapter, inputs: see
-    `vaelab.adapt.call`): mu, or with `sampled` one draw from each posterior. latent_map(codes,
-    labels) maps codes [N, L]. labels (optional) [N]: whole numbers or text are classes, floats a
-    continuous colour. method: of "t-SNE", "PCA", "raw" (the two most active latents), one or more.
-    At most n codes are drawn, chosen with `seed`. Distances between the islands of t-SNE and their
-    sizes mean little (Wattenberg et al. 2016). Returns the figure.
-    Raises ValueError for too few codes for the perplexity, NaN codes, or labels of another length.
-    """
-    is_model = isinstance(source, torch.nn.Module)
-    if not is_model and labels is None:
-        x, labels = None, x
-    if is_model == (x is None):
-        raise ValueError(
-            "give latent_map(model, x, labels) with images x, or latent_map(codes, labels)"
-        )
-    codes, activity = source, None
-    if is_model:
-        codes, activity = _codes(source, x, sampled, seed, adapter, inputs)
-    codes = torch.as_tensor(latents.checked(codes))
-    labels = None if labels is None else latents.array(labels)
-    if labels is not None and labels.shape != (len(codes),):
-        got = list(labels.shape)
-        raise ValueError(
-            f"labels must have one value for each of the {len(codes)} codes, got {got}"
-        )
-    keep = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))[:n]
-    count = f"all {len(codes):,} codes"
-    if len(keep) < len(codes):
-        count = f"{len(keep):,} of {len(codes):,} codes, drawn with seed {seed}"
-    methods = [method] if isinstance(method, str) else list(method)
-    fig, axes = plt.subplots(1, len(methods), figsize=(4.3 * len(methods), 4.3), squeeze=False)
-    for ax, one in zip(axes[0], methods, strict=True):
-        panel = latents.project(
-            codes[keep], one, perplexity, seed, max_iter=max_iter, activity=activity
-        )
-        colour = _scatter(ax, panel.points, None if labels is None else labels[keep.numpy()])
-        ax.set_title(f"{panel.method}, {count}", fontsize=10)
-        ax.set_xlabel(panel.settings, fontsize=9)
-        if panel.method == "raw":
-            ax.xaxis.set_major_locator(MaxNLocator(5))
-            ax.yaxis.set_major_locator(MaxNLocator(5))
-    if colour is not None:
-        fig.colorbar(colour, ax=list(axes[0]), shrink=0.8)
-    return fig
-
-
-def _codes(model, x, sampled, seed, adapter, inputs):
-    """Codes [N, L] of images, and the mean KL of each latent [L] (None without a posterior)."""
-    mu, logvar = posterior(model, x, adapter=adapter, inputs=inputs)
-    activity = None if logvar is None else gaussian_kl(mu, logvar).mean(0)
-    return sample_posterior(mu, logvar, seed) if sampled else mu, activity
 
 
 def maps(projections, labels=None, columns=4, names=None):
@@ -296,58 +212,6 @@ def _quantile_scatter(ax, codes, labels):
     ax.set_xlabel("first latent, as a quantile of the prior")
     ax.set_ylabel("second latent, likewise")
     ax.set_title(f"{len(places):,} codes; the prior would fill this evenly", fontsize=10)
-
-
-def latent_slider(model, start, end, live=None, value_range=(0.0, 1.0)):
-    """A slider from code start [L] to code end [L] with the decoded picture beside it.
-
-    live: None makes it only where a notebook page is looking (JupyterLab, Jupyter Notebook, VS
-    Code) and ipywidgets is installed; True wherever ipywidgets is; False never. Without a slider it
-    prints one line and returns None: `strip` of the same codes shows all of it. Returns the widget.
-    """
-    if live is False or (live is None and not _in_live_notebook()):
-        print("A slider appears here in a live notebook with ipywidgets.", SAME_PATH)
-        return None
-    try:
-        import ipywidgets
-    except ImportError:
-        print("No slider: ipywidgets is not installed.", SAME_PATH)
-        return None
-    like = next(model.parameters())
-    start = torch.as_tensor(start).detach().flatten().to(like)
-    end = torch.as_tensor(end).detach().flatten().to(like)
-
-    def picture(t):
-        code = (1 - t) * start + t * end  # [L]
-        with evaluating(model):
-            image = model.likelihood.mean(model.decode(code[None]))[0]
-        return _png(image, value_range)
-
-    shown = ipywidgets.Image(value=picture(0.0), format="png", width=220, height=220)
-    slider = ipywidgets.FloatSlider(value=0.0, max=1.0, step=0.05, description="from 0 to 1")
-    slider.observe(lambda change: setattr(shown, "value", picture(change["new"])), "value")
-    return ipywidgets.VBox([slider, shown])
-
-
-def _png(image, value_range):
-    """One image [C, H, W] as the bytes of a PNG."""
-    fig, ax = plt.subplots(figsize=(2.2, 2.2), layout="none")
-    show_image(ax, image, *value_range)
-    ax.set_position([0, 0, 1, 1])
-    with io.BytesIO() as file:
-        fig.savefig(file, format="png", dpi=100, bbox_inches=None)
-        plt.close(fig)
-        return file.getvalue()
-
-
-def _in_live_notebook():
-    """Whether a notebook page sent the running cell: it names the cell; scripts do not."""
-    try:
-        from IPython import get_ipython
-
-        return "cellId" in get_ipython().get_parent().get("metadata", {})
-    except (ImportError, AttributeError):
-        return False
 
 
 def kl_per_latent(kl, unit="nats"):

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import torch
 
-from . import settings, threads
-
-__version__ = "0.2.0"
+from . import __version__, settings, threads
 
 
 def setup():
