@@ -9,6 +9,7 @@ import notebooks
 import rules
 
 FIGURE = {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure size 640x480 with 1 Axes>"}
+ALT = ["Eight pictures in a row, and all of them are black."]
 PATHS = {
     "fifteen-minute": links.ROOT / "notebooks" / "98_example.ipynb",
     "companion": links.ROOT / "notebooks" / "deeper" / "98_example_more.ipynb",
@@ -27,6 +28,13 @@ def code(source, *tags, **output):
     return new_code_cell(source, metadata={"tags": list(tags)} if tags else {}, outputs=outputs)
 
 
+def figure():
+    """A code cell that draws, with the text for its picture."""
+    cell = code("draw()", output_type="display_data", data=FIGURE)
+    cell.metadata["alt"] = ALT
+    return cell
+
+
 def prediction():
     """A prediction and its folded answer."""
     answer = "<details><summary>Answer</summary>\n\nIt is [b](https://example.org/x).\n</details>"
@@ -41,7 +49,7 @@ def example(kind):
         new_markdown_cell(f"# Everything is black\n\n<!-- colab-badge -->\n{badge}"),
         code(links.setup_cell(links.address()[0]), "setup"),
         *prediction(),
-        code("draw()", output_type="display_data", data=FIGURE),
+        figure(),
         new_markdown_cell("Read it from left to right.\n\n| a | b; c |\n| --- | --- |"),
     ]
     if kind == "fifteen-minute":
@@ -110,8 +118,7 @@ def move(index, to):
 def figures(count):
     def change(nb):
         for _ in range(count):
-            nb.cells += [code("draw()", output_type="display_data", data=FIGURE)]
-            nb.cells += [new_markdown_cell("Read.")]
+            nb.cells += [figure(), new_markdown_cell("Read.")]
 
     return change
 
@@ -148,6 +155,10 @@ CASES = [
     ("links_are_absolute", prose('<img alt="a" src="figures/a.png">')),
     ("links_are_absolute", prose("see [it]\n\n[it]: ../README.md")),
     ("figures_are_read", lambda nb: nb.cells.pop(5)),
+    ("alternative_texts", lambda nb: nb.cells[4].metadata.pop("alt")),
+    ("alternative_texts", lambda nb: nb.cells[4].metadata.update(alt=["a picture"])),
+    ("alternative_texts", lambda nb: nb.cells[4].metadata.update(alt=ALT * 2)),
+    ("alternative_texts", lambda nb: nb.cells[2].metadata.update(alt=ALT)),
     ("calm", prose("It works! Now the next.")),
     ("calm", prose("**Never!**")),
     ("length", prose("word. " * 2_500)),

@@ -27,6 +27,7 @@ MOST_WORDS = {"fifteen-minute": 1_300, "companion": 2_500}
 MOST_SENTENCE, MOST_CODE, MOST_FIGURES, MOST_CLAIMS = 28, 150, 6, 4
 MEDIAN_LINES, MOST_LINES, MOST_BYTES = 8, 20, 1_000_000
 MOST_FUNCTIONS, MOST_CLASSES = 2, 1
+SHORTEST_ALT = 40
 FENCED = r"(?ms)^ *```.*?^ *```"
 
 
@@ -257,6 +258,15 @@ def figures_are_read(nb, path):
             yield f"no paragraph after the figure of cell {index}"
 
 
+def alternative_texts(nb, path):
+    """Each picture has a text for readers who do not see it, in the metadata of its cell."""
+    for index, cell in enumerate(nb.cells):
+        count = list(figures(nb)).count(index)
+        texts = cell.metadata.get("alt", [])
+        if len(texts) != count or any(len(text) < SHORTEST_ALT for text in texts):
+            yield f"cell {index} needs {count} texts under `alt` in its metadata, it has {texts}"
+
+
 def calm(nb, path):
     """No sentence ends in an exclamation mark."""
     for match in re.finditer(r"[\w)\"'’”*_.?!]!(?=[\s\"'’”)*_]|$)", prose(markdown(nb))):
@@ -342,7 +352,7 @@ def own_model(nb, path):
 
 
 ALL = (title, badge, setup, predictions, executed, fresh, metadata, clean_outputs)
-ALL += (links_are_absolute, figures_are_read, calm, size)
+ALL += (links_are_absolute, figures_are_read, alternative_texts, calm, size)
 ALL += (length, short_sentences, no_semicolons, controlled_claims)
 RULES = {
     "companion": ALL,
