@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help lab test test-all notebooks bench clinic-bench matrix links
+.PHONY: help lab test test-all notebooks site bench clinic-bench matrix links
 
 help:
 	@echo "make lab                     open JupyterLab on your own copy of the notebooks"
 	@echo "make test                    ruff, unit and structure tests, notebooks on the embedded images"
-	@echo "make test-all                that, then companions, the slow tests and the browser tests"
+	@echo "make test-all                that, then companions, the slow tests, the web site and the browser tests"
 	@echo "make notebooks [NB='00 01']  run notebooks on the real images, write outputs and figures back"
+	@echo "make site                    the web site, in build/site"
 	@echo "make bench                   time the package against the usual training loop"
 	@echo "make clinic-bench            how often the check-up is right, on public VAEs and faults put into them"
 	@echo "make matrix [ROWS=oldest]    every notebook on several Pythons, with current and oldest libraries"
@@ -28,6 +29,9 @@ test-all: $(VENV)/.test-installed
 notebooks: $(VENV)/.test-installed
 	@$(RUN) tools/notebooks.py $(NB)
 
+site: $(VENV)/.docs-installed
+	@$(RUN) tools/website.py
+
 bench: $(VENV)/.test-installed
 	@$(RUN) tools/bench.py
 
@@ -45,11 +49,12 @@ links:
 	@$(PYTHON) tools/links.py
 
 $(VENV)/.lab-installed: EXTRAS := lab
-$(VENV)/.test-installed: EXTRAS := lab,test
-$(VENV)/.matrix-installed: EXTRAS := lab,test,matrix
-$(VENV)/.benchmark-installed: EXTRAS := lab,test,benchmark
+$(VENV)/.test-installed: EXTRAS := lab,test,docs
+$(VENV)/.docs-installed: EXTRAS := docs
+$(VENV)/.matrix-installed: EXTRAS := lab,test,docs,matrix
+$(VENV)/.benchmark-installed: EXTRAS := lab,test,docs,benchmark
 
-$(VENV)/.lab-installed $(VENV)/.test-installed $(VENV)/.matrix-installed $(VENV)/.benchmark-installed: pyproject.toml
+$(VENV)/.lab-installed $(VENV)/.test-installed $(VENV)/.docs-installed $(VENV)/.matrix-installed $(VENV)/.benchmark-installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "vaelab needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..."; exit 1; }
 	@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); } || \
@@ -58,4 +63,4 @@ $(VENV)/.lab-installed $(VENV)/.test-installed $(VENV)/.matrix-installed $(VENV)
 	    echo "first install: about 3 minutes, 6 GB with the registry's CUDA build"
 	@echo "installing vaelab[$(EXTRAS)] into $(VENV)"
 	@quiet=--quiet; [ -t 1 ] && quiet=; $(RUN) -m pip install $$quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
-	@touch $@ $(if $(findstring test,$(EXTRAS)),$(VENV)/.lab-installed $(VENV)/.test-installed)
+	@touch $@ $(if $(findstring test,$(EXTRAS)),$(addprefix $(VENV)/,.lab-installed .docs-installed .test-installed))

@@ -1,40 +1,26 @@
 """What a reader installs: the wheel holds everything, and `vaelab.checkup` works from it alone."""
 
-import os
 import shutil
-import subprocess
-import sys
+import site
 import zipfile
 
 import pytest
 
 import links
+import release
 
 pytestmark = pytest.mark.slow
-PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-CHECKUP = """
-import torch
-import vaelab
-
-print(vaelab.__file__)
-torch.manual_seed(0)
-model = vaelab.mlp_vae((1, 8, 8), latent_dim=4)
-print(vaelab.checkup(model, torch.rand(64, 1, 8, 8)))
-"""
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel of this project, made without the network."""
+    """A wheel of this project, made from its source archive, without the network."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     shutil.copytree(links.ROOT / "vaelab", source / "vaelab")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(links.ROOT / name, source)
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source]
-    subprocess.run([*PIP, *build], check=True)
-    (path,) = folder.glob("*.whl")
-    return path
+    return release.build(folder / "dist", "--no-isolation", root=source)
 
 
 def test_the_wheel_holds_the_whole_package(wheel):
@@ -46,14 +32,26 @@ def test_the_wheel_holds_the_whole_package(wheel):
     assert not [name for name in names if name.startswith(("tests", "tools", "build"))]
 
 
+def test_the_wheel_has_the_version_of_the_package(wheel):
+    assert wheel.name.split("-")[1] == release.version()
+
+
 def test_the_checkup_works_from_the_wheel(wheel, tmp_path):
-    target = tmp_path / "target"
-    subprocess.run([*PIP, "install", "--no-deps", "--target", target, wheel], check=True)
-    env = os.environ | {"PYTHONPATH": str(target), "MPLCONFIGDIR": str(tmp_path)}
-    command = [sys.executable, "-P", "-c", CHECKUP]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True
-    )
-    where, _, report = done.stdout.partition("\n")
-    assert where == str(target / "vaelab" / "__init__.py")
-    assert report.strip()
+    """In an environment of its own, to which only the dependencies are lent."""
+    lent = site.getsitepackages()
+    report = release.try_wheel(wheel, tmp_path, "--no-deps", lent=lent)
+    assert "serious" in report
+
+
+def test_change_log_and_citation_name_this_version():
+    release.check_version(f"v{release.version()}")
+    with pytest.raises(SystemExit, match="the tag is v9, and"):
+        release.check_version("v9")
+
+
+def test_a_version_without_a_change_log_is_refused(tmp_path):
+    (tmp_path / "vaelab").mkdir()
+    (tmp_path / "vaelab" / "__init__.py").write_text('__version__ = "7.0.0"\n')
+    shutil.copy(links.ROOT / "CHANGELOG.md", tmp_path)
+    with pytest.raises(SystemExit, match="CHANGELOG.md must have a line '## 7.0.0'"):
+        release.check_version("", tmp_path)

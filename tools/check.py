@@ -30,7 +30,7 @@ def parts(everything, root=ROOT):
     """Name and command of each part, in order."""
     yield "ruff format", [*RUFF, "format", "--check", "--quiet", "."]
     yield "ruff check", [*RUFF, "check", "."]
-    yield "unit and structure tests", [*PYTEST, *TWO, "-m", "not slow and not browser"]
+    yield "unit and structure tests", [*PYTEST, *TWO, "-m", "not slow and not site and not browser"]
     first = sorted(str(path) for path in (root / "notebooks").glob("*.ipynb"))
     yield "notebooks", [*PYTEST, *NBVAL, *first, "coursework/source"]
     if not everything:
@@ -38,13 +38,16 @@ def parts(everything, root=ROOT):
     if (root / "notebooks" / "deeper").exists():
         yield "companions", [*PYTEST, *NBVAL, "notebooks/deeper"]
     yield "slow tests", [*PYTEST, *TWO, "-m", "slow"]
+    yield "web site", [*PYTEST, "-m", "site"]
     yield "browser tests", [*PYTEST, "-m", "browser"]
 
 
 def main():
     """Run every part even after one has failed, and end with one line that says how it went."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--all", action="store_true", help="companions, slow and browser tests too")
+    parser.add_argument(
+        "--all", action="store_true", help="companions, slow tests, site and browser too"
+    )
     everything = parser.parse_args().all
     start, env, results = time.monotonic(), clean_environment(), []
     for name, command in parts(everything):
