@@ -140,7 +140,7 @@ def section(page):
 
 {from_root(page.cause)} {from_root(page.number)}
 
-[The fix in three lines, and the check](docs/symptoms/{page.name}.md) · [{title}]({page.notebook})
+[The fix, and the check](docs/symptoms/{page.name}.md) · [{title}]({page.notebook})
 {badge}
 """
 
