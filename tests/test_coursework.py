@@ -12,7 +12,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 import coursework
 import links
 
-NAMES = ["1_loss_scale", "2_collapse", "3_output_layers", "4_clinic"]
+NAMES = ["1_loss_scale", "2_collapse", "3_output_layers", "4_clinic", "5_training"]
+LESSONS = coursework.COURSE / "lessons"
 MARKERS = re.compile(r"### (?:BEGIN|END) (?:SOLUTION|HIDDEN TESTS)")
 
 
@@ -44,7 +45,7 @@ def points(cells):
     return sum(meta(cell)["points"] for cell in cells)
 
 
-def test_four_assignments():
+def test_all_assignments_are_there():
     assert coursework.assignments() == NAMES
 
 
@@ -122,9 +123,46 @@ def test_there_is_a_mix_of_work(name):
     assert [cell for cell in cells if is_written(cell)]
     for cell in hidden:
         body = "".join(regions(cell, "HIDDEN TESTS"))
-        assert "dice()" in body or cell.id == "test-bet-won", (
-            f"{cell.id}: numbers that one could know"
-        )
+        assert "dice()" in body, f"{cell.id}: numbers that one could know"
+
+
+def top_level_names(source):
+    """The names that a cell defines or assigns outside of functions."""
+    names = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        else:
+            stored = (part for part in ast.walk(node) if isinstance(part, ast.Name))
+            names |= {part.id for part in stored if isinstance(part.ctx, ast.Store)}
+    return names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_test_takes_a_name_from_a_student(name):
+    cells = read("source", name).cells
+    others = [cell for cell in cells if cell.cell_type == "code" and not is_test(cell)]
+    taken = [top_level_names(TransformerManager().transform_cell(cell.source)) for cell in others]
+    for cell in filter(is_test, cells):
+        body = ast.parse(cell.source).body
+        assert all(isinstance(node, ast.FunctionDef) for node in body[:-1]), cell.id
+        assert isinstance(body[-1], ast.Expr), f"{cell.id}: call the test in the last line"
+        assert isinstance(body[-1].value, ast.Call), f"{cell.id}: call the test in the last line"
+        assert body[-1].value.func.id == body[-2].name == cell.id.replace("-", "_"), cell.id
+        assert not top_level_names(cell.source) & set().union(*taken), cell.id
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_words_of_the_second_edition(name):
+    nb = read("source", name)
+    text = "\n".join(cell.source for cell in nb.cells)
+    assert "This is an estimate." in text, "the minutes"
+    assert not re.search(r"(?i)cliff|try_it", text)
+    (rubric,) = [cell.source for cell in nb.cells if is_written(cell)]
+    for level in ("Full", "Half", "No"):
+        assert f"**{level} marks (" in rubric, "sample answers at three levels"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -231,3 +269,22 @@ def test_the_guide_knows_every_assignment():
         written = points([cell for cell in graded if is_written(cell)])
         (row,) = re.findall(rf"(?m)^\| `{name}` \|.*$", guide)
         assert f"| {points(graded) - written} + {written} |" in row
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_is_a_lesson_for_every_assignment(name):
+    lesson = (LESSONS / f"{name}.md").read_text(encoding="utf-8")
+    assert "90 minutes" in lesson and f"`{name}`" in lesson
+    assert "**Ask aloud.**" in lesson and "**The answer.**" in lesson
+    notebooks = re.findall(r"`(\d\d_[a-z0-9_]+)`", lesson)
+    assert notebooks
+    for notebook in notebooks:
+        assert (coursework.ROOT / "notebooks" / f"{notebook}.ipynb").exists(), notebook
+
+
+def test_the_pictures_of_the_slides_exist():
+    slides = (LESSONS / "slides.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"figures/(\w+\.png)", slides)
+    assert len(pictures) >= 10
+    for picture in pictures:
+        assert (coursework.ROOT / "figures" / picture).exists(), picture

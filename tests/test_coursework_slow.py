@@ -2,9 +2,11 @@
 
 A wrong answer replaces solution cells by their grade_id. What is not named stays right, unless the
 student is "hard_coded", who answers nothing else. `marks` lists the test cells that do not get
-full marks.
+full marks. For every assignment there are also a cheat, who hard-codes and replaces functions of
+the tests, and copied cells in the first wrong hand-in, which change no marks.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -33,21 +35,24 @@ with Gradebook("sqlite:///gradebook.db", "vaelab") as book:
 
 WRONG = {
     "1_loss_scale": {
-        # Did not see the sum over the batch, nor the pixels that are always black.
+        # Did not see the sum over the batch, pixels that are always black, or the few latents.
         "batch_blind": {
             "answers": {
                 "by-eye": """
                     def beta_by_eye(B, D, L):
                         return {"A": D, "B": D / L, "C": 1e-4 * D, "D": 1 / L, "E": D / 500}
                 """,
-                "cliff": """
-                    def threshold(x):
+                "threshold": """
+                    def spectrum(x):
                         x = x.flatten(1).double()
                         m = x.mean(0)
                         h = (m * (1 - m)).sqrt()
                         C = (x - m).T @ (x - m) / len(x)
                         scaled = (C / h / h[:, None]).nan_to_num(1e6)
-                        return torch.linalg.eigvalsh(scaled).max().item()
+                        return torch.linalg.eigvalsh(scaled).flip(0)
+
+                    def rate(eigenvalues, beta, latent_dim):
+                        return 0.5 * (eigenvalues / beta).log().clamp(min=0).sum().item()
                 """,
                 "fixed-loss": """
                     def fixed_loss(logits, x, mu, logvar):
@@ -55,13 +60,11 @@ WRONG = {
                         return F.binary_cross_entropy_with_logits(logits, x) + K.mean()
                 """,
             },
-            # The digits have pixels that are always black, so the bet on them is lost.
             "marks": {
-                "test-by-eye": 2, "test-cliff-dead-pixels": 0, "test-bet-won": 0,
-                "test-fixed-loss": 0,
+                "test-by-eye": 2, "test-dead-pixels": 0, "test-rate": 0, "test-fixed-loss": 0,
             },
         },
-        # Averages where sums are asked for: R and K are off, and so is what is built on them.
+        # Averages where sums are asked for: no other test falls with it. And one direction for all.
         "averages": {
             "answers": {
                 "two-terms": """
@@ -70,10 +73,54 @@ WRONG = {
                         R = R.flatten(1).mean(1)
                         return R, (-0.5 * (1 + logvar - mu**2 - logvar.exp())).mean(1)
                 """,
+                "beta-for-rate": """
+                    def beta_for_rate(eigenvalues, nats, latent_dim):
+                        return (eigenvalues[0] * torch.tensor(-2.0 * nats).exp()).item()
+                """,
             },
             "marks": {
                 "test-reconstruction": 0, "test-kl": 0, "test-extreme-logits": 0,
-                "test-measured-beta": 0, "test-no-kl": 0, "test-fixed-loss": 0,
+                "test-beta-for-rate": 0, "test-few-latents": 0,
+            },
+        },
+        # Right but for the last step of three exercises; and eigenvalues without the units of H.
+        "half_way": {
+            "answers": {
+                "measured-beta": """
+                    def measured_beta(loss, B, D, L):
+                        x = torch.rand(B, D)
+                        logits = torch.randn(B, D, requires_grad=True)
+                        mu, logvar = torch.randn(B, L, requires_grad=True), torch.zeros(B, L)
+                        R, K = two_terms(logits, x, mu, logvar)
+                        plain = torch.autograd.grad(R.sum() + K.sum(), (logits, mu))
+                        yours = torch.autograd.grad(loss(logits, x, mu, logvar), (logits, mu))
+                        a, b = (ours.norm() / theirs.norm() for ours, theirs in zip(yours, plain))
+                        return b / a
+                """,
+                "threshold": """
+                    def spectrum(x):
+                        x = x.flatten(1).double()
+                        return 4 * torch.linalg.eigvalsh(torch.cov(x.T, correction=0)).flip(0)
+
+                    def rate(eigenvalues, beta, latent_dim):
+                        used = eigenvalues[:latent_dim]
+                        return 0.5 * (used / beta).log().clamp(min=0).sum().item()
+                """,
+                "beta-for-rate": """
+                    def beta_for_rate(eigenvalues, nats, latent_dim):
+                        betas = torch.logspace(-3, 2, 4000)
+                        rates = torch.tensor([rate(eigenvalues, b, 1000) for b in betas.tolist()])
+                        return betas[(rates - nats).abs().argmin()].item()
+                """,
+                "fixed-loss": """
+                    def fixed_loss(logits, x, mu, logvar):
+                        R, K = two_terms(logits, x, mu, logvar)
+                        return (R + K).mean()
+                """,
+            },
+            "marks": {
+                "test-no-kl": 0, "test-spectrum": 0, "test-dead-pixels": 0, "test-few-latents": 0,
+                "test-mean-error": 0,
             },
         },
         "hard_coded": {
@@ -90,20 +137,24 @@ WRONG = {
                 """,
                 "measured-beta": """
                     def measured_beta(loss, B, D, L):
-                        return {losses["A"]: 24.0, losses["E"]: 0.1}.get(loss, 0.0)
+                        return {loss_a: 24.0, loss_e: 0.1}.get(loss, 0.0)
                 """,
-                "cliff": """
-                    def threshold(x):
-                        return 1.0 if len(x) == 400 and x[1].sum() == 1 and x.shape[1] == 2 else 2.0
+                "threshold": """
+                    def spectrum(x):
+                        apart = len(x) == 400 and x[1].sum() == 1 and x.shape[1] == 2
+                        return torch.tensor([1.0, 1.0] if apart else [2.0, 0.0])
+
+                    def rate(eigenvalues, beta, latent_dim):
+                        return 1.0397 if beta == 2.0 else 0.0
                 """,
-                "bet": """
-                    def bet(x):
-                        return 15.0, 45.0
+                "beta-for-rate": """
+                    def beta_for_rate(eigenvalues, nats, latent_dim):
+                        return 2.0
                 """,
                 "fixed-loss": """
                     def fixed_loss(logits, x, mu, logvar):
                         R = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
-                        return R / 4 - (1 + logvar - mu**2 - logvar.exp()).mean()
+                        return R / 24 - (1 + logvar - mu**2 - logvar.exp()).mean() / 6
                 """,
             },
         },
@@ -124,6 +175,9 @@ WRONG = {
                     def total_kl(variances, sigma2, latent_dim):
                         return 0.5 * (variances[variances > sigma2] / sigma2).log().sum().item()
 
+                    def squared_error(variances, sigma2, latent_dim):
+                        return variances[variances <= sigma2].sum().item()
+
                     def sigma2_for(variances, k):
                         if k < len(variances):
                             return variances[k].item()
@@ -135,10 +189,12 @@ WRONG = {
                 """,
             },
             "marks": {
-                "test-verdict-deaf": 0, "test-used": 0, "test-total-kl": 0, "test-free-bits": 0,
+                "test-verdict-deaf": 0, "test-used": 0, "test-total-kl": 0,
+                "test-squared-error": 0, "test-free-bits": 0,
             },
         },
-        # Sizes instead of variances, a mean for a sum, no threshold; and no KL is called a cure.
+        # Sizes instead of variances, a mean for a sum, a deviation for a variance. No other test
+        # falls with these. And no KL is called a cure.
         "no_threshold": {
             "answers": {
                 "kl-and-active": """
@@ -148,19 +204,38 @@ WRONG = {
                     def count_active(mu):
                         return int((mu.abs().mean(0) > 0.1).sum())
                 """,
-                "swap-cost": """
+                "decoder-side": """
                     def swap_cost(model, x):
                         mu, logvar = model.encode(x)
                         own = model.likelihood.nll(model.decode(mu), x)
                         swapped = model.likelihood.nll(model.decode(mu.flip(0)), x)
                         return (swapped - own).sum().item()
+
+                    def share_followed(model, x):
+                        pictures = model.likelihood.mean(model.decode(model.encode(x)[0]))
+                        return (pictures.std(0).mean() / x.std(0).mean()).item()
                 """,
-                "cured": "cured = train(beta=0.0)",
+                "warm-up": """
+                    def warm_up(progress, top):
+                        return top * progress
+                """,
+                "cure": """
+                    def cure(x):
+                        model = new_model()
+                        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+                        for _ in range(250):
+                            batch = x[torch.randint(len(x), (64,))]
+                            logits, mu, logvar = model(batch)
+                            loss = F.binary_cross_entropy_with_logits(logits, batch)
+                            optimizer.zero_grad()
+                            loss.backward()
+                            optimizer.step()
+                        return model.eval()
+                """,
             },
-            # Its verdict on a silent code far from zero is "deaf": a large mu seems to speak.
             "marks": {
-                "test-kl": 0, "test-active": 0, "test-swap-cost": 0, "test-verdict-collapsed": 0,
-                "test-cured": 0,
+                "test-kl": 0, "test-active": 0, "test-swap-cost": 0, "test-share-followed": 0,
+                "test-warm-up": 0, "test-cure": 0,
             },
         },
         "hard_coded": {
@@ -172,9 +247,12 @@ WRONG = {
                     def count_active(mu):
                         return 1
                 """,
-                "swap-cost": """
+                "decoder-side": """
                     def swap_cost(model, x):
                         return 20.0 if model.decoder[0].weight.abs().sum() > 0 else 0.0
+
+                    def share_followed(model, x):
+                        return 1.0 if model.decoder[0].weight.abs().sum() > 0 else 0.0
                 """,
                 "verdict": """
                     def verdict(model, x):
@@ -189,27 +267,38 @@ WRONG = {
                     def total_kl(variances, sigma2, latent_dim):
                         return 1.0397 if sigma2 == 2 else 0.0
 
+                    def squared_error(variances, sigma2, latent_dim):
+                        return 13.0
+
                     def sigma2_for(variances, k):
                         return 2.0 if k else 9.0
+                """,
+                "warm-up": """
+                    def warm_up(progress, top):
+                        return 60.0 if progress else 0.0
                 """,
                 "free-bits": """
                     def free_bits(kl, floor):
                         return torch.tensor(3.5)
                 """,
-                "cured": "cured = collapsed_model",
+                "cure": """
+                    def cure(x):
+                        return elbo_model
+                """,
             },
         },
     },
     "3_output_layers": {
-        # The usual slips: no constants, batches scaled by themselves, sigma for sigma^2, logit(0).
+        # The usual slips: no constants, a lost half, batches scaled by themselves, logit(0).
         "usual_slips": {
             "answers": {
-                "densities": """
+                "gaussian": """
                     def gaussian_nll(mean, x, sigma2):
                         return ((x - mean) ** 2 / (2 * sigma2)).flatten(1).sum(1)
-
-                    def laplace_nll(centre, x, b):
-                        return ((x - centre).abs() / b).flatten(1).sum(1)
+                """,
+                "implied-sigma2": """
+                    def implied_sigma2(weight, D, L):
+                        return weight * D / L
                 """,
                 "scaling": """
                     def make_scaling(x_train, low, high):
@@ -222,9 +311,9 @@ WRONG = {
 
                         return forward, inverse
                 """,
-                "new-sigma2": """
-                    def new_sigma2(sigma2, factor):
-                        return sigma2 * factor
+                "new-weight": """
+                    def new_weight(weight, s):
+                        return weight * s
                 """,
                 "start-bias": """
                     def start_bias(x):
@@ -232,21 +321,20 @@ WRONG = {
                 """,
             },
             "marks": {
-                "test-gaussian": 0, "test-laplace": 0, "test-scaling-unseen": 0,
-                "test-new-sigma2": 0, "test-start-bias-constant-pixels": 0,
+                "test-gaussian": 0, "test-implied-sigma2": 0, "test-scaling-unseen": 0,
+                "test-new-weight": 0, "test-start-bias-constant-pixels": 0,
             },
         },
-        # Thinks of a tanh as [0, 1], counts the share out of reach as the floor, drops a slope.
+        # One sigma for all columns, 0 log 0, the share out of reach as the floor, a lost slope.
         "mixed_up": {
             "answers": {
-                "problem": """
-                    def problem(x, activation, loss):
-                        low, high = (-math.inf, math.inf) if activation == "identity" else (0, 1)
-                        if loss == "cross-entropy" and (x.min() < 0 or x.max() > 1):
-                            return "loss breaks"
-                        if loss == "cross-entropy" and activation != "sigmoid":
-                            return "not a probability"
-                        return "unreachable" if x.min() < low or x.max() > high else "fits"
+                "best-sigma2": """
+                    def best_sigma2(output, x, lowest):
+                        return (output - x).square().mean().clamp(min=lowest)
+                """,
+                "least-entropy": """
+                    def least_entropy(x):
+                        return -(x * x.log() + (1 - x) * (1 - x).log()).flatten(1).sum(1)
                 """,
                 "floor": """
                     def floor(x, low, high):
@@ -260,21 +348,28 @@ WRONG = {
                         return 1 / (1 + torch.exp(-logit)) - x
                 """,
             },
-            "marks": {"test-problem-squared-error": 0, "test-floor": 0, "test-pull-squared": 0},
+            "marks": {
+                "test-best-sigma2": 0, "test-black-and-white": 0, "test-floor": 0,
+                "test-pull-squared": 0,
+            },
         },
         "hard_coded": {
             "answers": {
-                "densities": """
+                "gaussian": """
                     def gaussian_nll(mean, x, sigma2):
                         return 0.9189 + 0.5 * x.flatten(1).square().sum(1)
-
-                    def laplace_nll(centre, x, b):
-                        return 0.6931 + x.flatten(1).abs().sum(1)
                 """,
-                "problem": """
-                    def problem(x, activation, loss):
-                        fits = activation == "sigmoid" and x.max() < 1.2
-                        return "fits" if fits else "unreachable"
+                "implied-sigma2": """
+                    def implied_sigma2(weight, D, L):
+                        return 1.0
+                """,
+                "best-sigma2": """
+                    def best_sigma2(output, x, lowest):
+                        return torch.tensor([5.0, 0.1])
+                """,
+                "least-entropy": """
+                    def least_entropy(x):
+                        return torch.tensor([2.0794 if x.numel() == 3 else 0.0])
                 """,
                 "floor": """
                     def floor(x, low, high):
@@ -284,9 +379,9 @@ WRONG = {
                     def make_scaling(x_train, low, high):
                         return lambda x: (x - 4) / 2, lambda y: 2 * y + 4
                 """,
-                "new-sigma2": """
-                    def new_sigma2(sigma2, factor):
-                        return 0.5 if factor == 1 else 2.0
+                "new-weight": """
+                    def new_weight(weight, s):
+                        return 0.5 if s == 1 else 2.0
                 """,
                 "pulls": """
                     def pull_squared(logit, x):
@@ -330,10 +425,11 @@ WRONG = {
             },
             "marks": {
                 "test-diagnose": 3, "test-is-cured": 0, "test-is-cured-pictures": 0,
-                "test-cure": 4,
+                "test-cure": 2,
             },
         },
-        # Takes what is shown for what can be shown, and a changed loss for a mixed one.
+        # Takes what is shown for what can be shown, any variance, and a changed loss for a mixed
+        # one. The exercises that use these measurements do not suffer.
         "own_units": {
             "answers": {
                 "reach": """
@@ -346,6 +442,10 @@ WRONG = {
                         low, high = reach(p)
                         return ((p.x < low - 1e-3) | (p.x > high + 1e-3)).float().mean().item()
                 """,
+                "follows": """
+                    def follows(p):
+                        return (picture(p).var() / p.x.var()).item()
+                """,
                 "mixes": """
                     def mixes(p):
                         mu, logvar = p.model.encode(p.x)
@@ -355,11 +455,7 @@ WRONG = {
                         return before != after
                 """,
             },
-            # Nobody shows every last value: two sigmoids are found, all others are out of reach.
-            "marks": {
-                "test-reach": 0, "test-mixes": 0, "test-diagnose": 2, "test-is-cured": 0,
-                "test-is-cured-pictures": 0,
-            },
+            "marks": {"test-reach": 0, "test-follows": 0, "test-mixes": 0},
         },
         "hard_coded": {
             "answers": {
@@ -370,13 +466,17 @@ WRONG = {
                     def unreachable(p):
                         return 0.25
                 """,
+                "follows": """
+                    def follows(p):
+                        return 0.0
+                """,
                 "cost-and-worth": """
                     def cost_and_worth(p):
                         return 0.0, 20.0
                 """,
                 "mixes": """
                     def mixes(p):
-                        return p is globals().get("q")
+                        return p is globals().get("ill")
                 """,
                 "diagnose": """
                     def diagnose(p):
@@ -384,7 +484,8 @@ WRONG = {
                 """,
                 "is-cured": """
                     def is_cured(p):
-                        return p is globals().get("well")
+                        names = [name for name, known in patients.items() if known is p]
+                        return bool(names) and chart[names[0]] == "healthy"
                 """,
                 "cure": """
                     def cure(p, disease):
@@ -394,7 +495,141 @@ WRONG = {
             },
         },
     },
+    "5_training": {
+        # Looks at the last values only, and tells the film nothing.
+        "looks_late": {
+            "answers": {
+                "steps-left": """
+                    def steps_left(values, limit):
+                        slope = values[-1] - values[-2]
+                        return (limit - values[-1]) / slope if slope else math.inf
+                """,
+                "first-bad": """
+                    def first_bad(steps, x):
+                        for name, function in steps:
+                            before, x = x, function(x)
+                        if x.isfinite().all():
+                            return None
+                        return name, before.min().item(), before.max().item()
+                """,
+                "watched": """
+                    def watched(model, error_of, images, rate, steps):
+                        optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+                        try:
+                            with vaelab.watch(model) as film:
+                                for _ in range(steps):
+                                    x = images[torch.randint(len(images), (64,))]
+                                    output, mu, logvar = model(x)
+                                    loss = error_of(model, output, x) + kl_of(mu, logvar)
+                                    optimizer.zero_grad()
+                                    loss.backward()
+                                    optimizer.step()
+                        except vaelab.clinic.film.Stopped:
+                            return film.alarm
+                """,
+                "safe-step": """
+                    def safe_step(model, optimizer, loss):
+                        if not torch.isfinite(loss):
+                            return False
+                        optimizer.zero_grad()
+                        loss.backward()
+                        optimizer.step()
+                        return True
+                """,
+            },
+            "marks": {
+                "test-steps-left": 0, "test-steps-left-never": 0, "test-first-bad": 0,
+                "test-first-bad-hidden": 0, "test-watched": 0, "test-safe-step-refuses": 0,
+            },
+        },
+        # An epsilon, a clamp, no look at infinity, and one medicine for every plan.
+        "one_medicine": {
+            "answers": {
+                "stable-entropy": """
+                    def stable_entropy(logits, x):
+                        p = torch.sigmoid(logits)
+                        each = x * torch.log(p + 1e-8) + (1 - x) * torch.log(1 - p + 1e-8)
+                        return -each.flatten(1).sum(1)
+                """,
+                "sigma-of": """
+                    def sigma_of(raw, lowest):
+                        return raw.clamp(min=lowest)
+                """,
+                "first-good-rate": """
+                    def first_good_rate(train_at, rate):
+                        for tried in (rate, rate / 10, rate / 100):
+                            losses = train_at(tried)
+                            if losses[-1] < losses[0]:
+                                return tried
+                """,
+                "repair": """
+                    def repair(plan, code):
+                        new = SimpleNamespace(**vars(plan))
+                        new.loss = entropy_loss
+                        return new
+                """,
+            },
+            "marks": {
+                "test-stable-entropy-far": 0, "test-sigma-of-gradient": 0,
+                "test-first-good-rate": 0, "test-repair": 1,
+            },
+        },
+        "hard_coded": {
+            "answers": {
+                "largest-logvar": """
+                    def largest_logvar(dtype):
+                        return 88.72
+                """,
+                "steps-left": """
+                    def steps_left(values, limit):
+                        return 10.0 if limit == 15 else math.inf
+                """,
+                "first-bad": """
+                    def first_bad(steps, x):
+                        return None if x.max() < 10 else ("exp", 2.0, 100.0)
+                """,
+                "watched": """
+                    def watched(model, error_of, images, rate, steps):
+                        model.sigma.data += 1
+                        if images is two_sided:
+                            return SimpleNamespace(term="reconstruction", kind="loss")
+                """,
+                "safe-step": """
+                    def safe_step(model, optimizer, loss):
+                        if loss.isfinite():
+                            model.weight.data -= 0.1
+                        return bool(loss.isfinite())
+                """,
+                "stable-entropy": """
+                    def stable_entropy(logits, x):
+                        if logits.abs().max() > 1:
+                            return torch.tensor([200.0, 0.0])
+                        return torch.tensor([2.0794, 2.0794])
+                """,
+                "sigma-of": """
+                    def sigma_of(raw, lowest):
+                        return torch.ones(3)
+                """,
+                "first-good-rate": """
+                    def first_good_rate(train_at, rate):
+                        return 0.02 if rate == 0.2 else rate
+                """,
+                "repair": """
+                    def repair(plan, code):
+                        return plan
+                """,
+            },
+        },
+    },
 }  # fmt: skip
+
+
+# Each makes every comparison true.
+CHEATS = (
+    "agrees = lambda *arguments: True\n",
+    "agrees.__code__ = (lambda *arguments, **options: True).__code__\n",
+    "torch.isfinite = lambda numbers: torch.tensor([True])\n",
+)
 
 
 def run(folder, *command):
@@ -434,6 +669,31 @@ def submit(folder, name, student, answers):
     target = folder / "submitted" / student / name / path.name
     target.parent.mkdir(parents=True)
     nbformat.write(nb, target)
+    return target
+
+
+def copy_cells(path):
+    """Copy an answer and a test in a hand-in, as the notebook's menu does."""
+    nb = nbformat.read(path, as_version=4)
+    for kind in ("solution", "grade"):
+        position = next(
+            position for position, cell in enumerate(nb.cells)
+            if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get(kind)
+        )  # fmt: skip
+        copied = nbformat.from_dict(nb.cells[position])
+        copied.id = f"copied-{kind}"
+        nb.cells.insert(position, copied)
+    nbformat.write(nb, path)
+
+
+def refusals(folder, student, name):
+    """How many tests of a hand-in were refused."""
+    path = folder / "autograded" / student / name / f"{name}.ipynb"
+    outputs = [
+        output for cell in nbformat.read(path, as_version=4).cells
+        for output in cell.get("outputs", [])
+    ]  # fmt: skip
+    return sum(output.get("ename") == "ReplacedByTheHandIn" for output in outputs)
 
 
 @pytest.mark.parametrize("name", list(WRONG))
@@ -443,7 +703,7 @@ def test_round_trip(name, tmp_path):
         cell.id: solution(cell) for cell in source.cells
         if cell.metadata.get("nbgrader", {}).get("solution")
     }  # fmt: skip
-    for path in ("nbgrader_config.py", f"source/{name}/{name}.ipynb"):
+    for path in ("nbgrader_config.py", "grading.py", f"source/{name}/{name}.ipynb"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes((coursework.COURSE / path).read_bytes())
 
@@ -455,10 +715,17 @@ def test_round_trip(name, tmp_path):
     submit(tmp_path, name, "untouched", {})
     for student, work in WRONG[name].items():
         answers = {key: dedent(code).strip() for key, code in work["answers"].items()}
-        submit(tmp_path, name, student, answers if student == "hard_coded" else right | answers)
+        path = submit(
+            tmp_path, name, student, answers if student == "hard_coded" else right | answers
+        )
+        if student == next(iter(WRONG[name])):
+            copy_cells(path)
+        if student == "hard_coded":
+            tricks = itertools.cycle(CHEATS)
+            submit(tmp_path, name, "cheat", {key: next(tricks) + answers[key] for key in answers})
     nbgrader(tmp_path, "autograde", name)
     marks = json.loads(run(tmp_path, "-c", MARKS, name))
-    assert set(marks) == {"reference", "untouched", *WRONG[name]}
+    assert set(marks) == {"reference", "untouched", "cheat", *WRONG[name]}
 
     def by_tests(student):
         return {
@@ -473,6 +740,9 @@ def test_round_trip(name, tmp_path):
     assert len(written) == 1 and written[0] not in full
     assert set(by_tests("untouched").values()) == {0}
     assert marks["untouched"][written[0]][0] == 0, "no written answer: nothing to mark by hand"
+    assert set(by_tests("cheat").values()) == {0}
+    assert refusals(tmp_path, "cheat", name) >= len(CHEATS)
+    assert refusals(tmp_path, "reference", name) == 0
     for student, work in WRONG[name].items():
         if student == "hard_coded":
             assert {key: score for key, score in by_tests(student).items() if score} == {}
