@@ -41,6 +41,8 @@ def places():
     for path in (ROOT / "docs").rglob("*.md"):
         place = path.relative_to(ROOT / "docs").as_posix()
         found[f"docs/{place}"] = place
+    for path in (ROOT / "coursework" / "lessons").glob("*.md"):
+        found[f"coursework/lessons/{path.name}"] = f"lessons/{path.name}"
     for folder, kind in (("notebooks", "*.ipynb"), ("figures", "*.png")):
         for path in (ROOT / folder).rglob(kind):
             place = path.relative_to(ROOT).as_posix()
