@@ -185,7 +185,7 @@ def test_parts_of_the_tests(tmp_path):
         (tmp_path / "notebooks" / f"{name}.ipynb").touch()
     short, long = dict(check.parts(False, tmp_path)), dict(check.parts(True, tmp_path))
     assert list(short) == ["ruff format", "ruff check", "unit and structure tests", "notebooks"]
-    assert list(long)[4:] == ["companions", "slow tests", "browser tests"]
+    assert list(long)[4:] == ["companions", "slow tests", "web site", "browser tests"]
     first = str(tmp_path / "notebooks" / "00_a.ipynb")
     assert short["notebooks"][-2:] == [first, "coursework/source"]
     assert long["companions"][-1] == "notebooks/deeper"
