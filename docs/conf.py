@@ -81,7 +81,8 @@ def add_alternative_texts(app, doctree):
 
 def inline_formula(self, node):
     """A formula as MathML, which browsers draw without a script."""
-    self.body.append(latex2mathml.converter.convert(node.astext()))
+    formula = latex2mathml.converter.convert(node.astext())
+    self.body.append(f'<span class="inline-formula">{formula}</span>')
     raise nodes.SkipNode
 
 

@@ -12,6 +12,7 @@ import website
 pytestmark = pytest.mark.site
 PHONE = {"width": 390, "height": 844}
 LOOKED_AT = ("index", "symptoms/all-black", "notebooks/01_loss_scale", "findings", "api", "normal")
+WIDTH = "document.documentElement.scrollWidth"
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +100,20 @@ def test_a_page_fits_on_a_phone_and_asks_nobody_else(name, scheme, pages, browse
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto((website.SITE / f"{name}.html").as_uri())
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert page.evaluate(WIDTH) <= PHONE["width"]
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     context.close()
+
+
+def test_no_page_scrolls_sideways_on_a_phone(pages, browser):
+    page = browser.new_page(viewport=PHONE)
+    wide = []
+    for path in pages:
+        page.goto(path.as_uri())
+        if page.evaluate(WIDTH) > PHONE["width"]:
+            wide.append(path.name)
+    page.close()
+    assert wide == []
 
 
 def test_the_search_finds_other_words(pages, browser):
