@@ -5,6 +5,7 @@ nbgrader_config.py puts these steps into nbgrader. They run on the teacher's mac
 """
 
 import ast
+import inspect
 import json
 import re
 import secrets
@@ -15,98 +16,11 @@ from nbformat.v4 import new_output
 from nbgrader import utils
 from nbgrader.preprocessors import Execute, NbGraderPreprocessor
 
-# Runs in the kernel of a hand-in, before its first cell. It knows every function that the tests
-# rely on, as it was then: those of the package, of torch, of Python, and later those of the
-# notebook's own locked cells. `changed` names those that are another function now, and puts the
-# right ones back. It has its own copy of Python's functions, since a hand-in can replace those too.
-GUARD = '''
-def make_guard(namespace):
-    import builtins, contextlib, io, json, math, secrets, sys, types
-    from unittest import mock
-
-    import numpy
-    import torch
-    import vaelab
-    import vaelab.plots
-
-    packages = [module for name, module in sys.modules.items() if name.split(".")[0] == "vaelab"]
-    others = (builtins, contextlib, io, json, math, secrets, mock, numpy, torch, torch.linalg)
-    others += (torch.nn, torch.nn.functional, torch.nn.init, torch.distributions, torch.optim)
-    # IPython and torch put others of their own into these places.
-    moving = {"get_ipython", "input", "display", "manual_seed"}
-    pythons = {name for name in vars(builtins) if not name.startswith("_")}
-    pythons = (pythons | {"__import__", "__build_class__"}) - moving - set(namespace)
-    own = {}  # the name of each function of the locked cells -> the function
-    codes = {}
-    json_text = json.dumps
-
-    def is_trusted(value):
-        return callable(value) or isinstance(value, types.ModuleType)
-
-    def snapshot(owner):
-        values = {name: value for name, value in vars(owner).items() if is_trusted(value)}
-        return {name: value for name, value in values.items() if name not in moving}
-
-    def inherited(owner):
-        """What a class has from others, and could hide."""
-        bases = owner.__mro__[1:] if isinstance(owner, type) else ()
-        return {name for base in bases for name in vars(base)} - set(vars(owner))
-
-    def remember_code(values):
-        for value in values:
-            if isinstance(value, types.FunctionType):
-                codes[value] = (value.__code__, value.__defaults__, value.__kwdefaults__)
-
-    owners = [*packages, *others, torch.Tensor, torch.nn.Module, torch.Generator]
-    for module in packages:
-        owners += [kind for kind in vars(module).values() if isinstance(kind, type)]
-    owners = {id(owner): owner for owner in owners}.values()
-    kept = [(owner, snapshot(owner), inherited(owner)) for owner in owners]
-    for owner, values, _ in kept:
-        if getattr(owner, "__module__", getattr(owner, "__name__", "")).startswith("vaelab"):
-            remember_code(values.values())
-
-    def learn(names):
-        """The functions and the data that a locked cell has just made."""
-        made = {name: namespace[name] for name in names if name in namespace}
-        own.update(made)
-        remember_code(made.values())
-        return ""
-
-    def changed():
-        """Names of what was replaced; everything is put back, data of locked cells silently."""
-        found = []
-        for owner, values, from_others in kept:
-            for name, value in values.items():
-                if vars(owner).get(name) is not value:
-                    found.append(f"{getattr(owner, '__name__', owner)}.{name}")
-                    with contextlib.suppress(AttributeError, TypeError):
-                        setattr(owner, name, value)
-            for name in from_others & set(vars(owner)):
-                found.append(f"{owner.__name__}.{name}")
-                delattr(owner, name)
-        for name, value in own.items():
-            if namespace.get(name) is not value:
-                if is_trusted(value):
-                    found.append(name)
-                namespace[name] = value
-        for name in pythons & set(namespace) - set(own):
-            if is_trusted(namespace[name]):
-                found.append(name)
-            del namespace[name]
-        for function, parts in codes.items():
-            if (function.__code__, function.__defaults__, function.__kwdefaults__) != parts:
-                found.append(function.__qualname__)
-                function.__code__, function.__defaults__, function.__kwdefaults__ = parts
-        return json_text(found)
-
-    return learn, changed
-'''
 START = """
 import builtins as {place}
 {place}_names = dict(vars({place}))
 exec({guard!r}, {place}_names)
-{place}.{place} = {place}_names["make_guard"](globals())
+{place}.{place} = {place}_names["Guard"](globals())
 del {place}_names, {place}
 """
 REPLACED = (
@@ -118,6 +32,128 @@ INNER = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp) 
 HIDDEN = re.compile(r"(?ms)^[^\n]*BEGIN HIDDEN TESTS.*?END HIDDEN TESTS[^\n]*\n?")
 COLOUR = re.compile(r"\\u001b\[[0-9;]*m")  # as JSON writes it
 LEFT_OUT = "This output is left out, because it shows a hidden test."
+
+
+class Guard:
+    """Every function that the tests rely on, as it was before a hand-in's first cell.
+
+    Its source runs in the kernel of a hand-in, where it is given a copy of Python's own functions,
+    since a hand-in can replace those too. So it uses nothing else of this file.
+    """
+
+    def __init__(self, namespace):
+        import builtins
+        import json
+
+        # IPython and torch put others of their own into these places.
+        self.moving = {"get_ipython", "input", "display", "manual_seed"}
+        self.namespace = namespace
+        self.as_text = json.dumps
+        self.of_locked_cells = {}  # name -> what a locked cell bound to it
+        self.code_of = {}  # function -> its code and its defaults
+        public = {name for name in vars(builtins) if not name.startswith("_")}
+        hidden = {"__import__", "__build_class__"}
+        self.of_python = (public | hidden) - self.moving - set(namespace)
+        self.kept = [(owner, *self.snapshot(owner)) for owner in self.owners()]
+        for owner, functions, _ in self.kept:
+            home = getattr(owner, "__module__", getattr(owner, "__name__", ""))
+            if home.startswith("vaelab"):
+                self.remember_code(functions.values())
+
+    def owners(self):
+        """The modules and classes whose functions are watched, each once."""
+        import builtins
+        import contextlib
+        import io
+        import json
+        import math
+        import secrets
+        import sys
+        from unittest import mock
+
+        import numpy
+        import torch
+
+        import vaelab.plots  # noqa: F401 - it is imported late, and has to be in sys.modules
+
+        own = [module for name, module in sys.modules.items() if name.split(".")[0] == "vaelab"]
+        others = [builtins, contextlib, io, json, math, secrets, mock, numpy, torch]
+        others += [torch.linalg, torch.nn, torch.nn.functional, torch.nn.init]
+        others += [torch.distributions, torch.optim]
+        others += [torch.Tensor, torch.nn.Module, torch.Generator]
+        for module in own:
+            others += [kind for kind in vars(module).values() if isinstance(kind, type)]
+        return list({id(owner): owner for owner in [*own, *others]}.values())
+
+    def snapshot(self, owner):
+        """The functions of a module or a class, and the names that a class could hide."""
+        functions = {name: value for name, value in vars(owner).items() if self.is_trusted(value)}
+        functions = {name: value for name, value in functions.items() if name not in self.moving}
+        bases = owner.__mro__[1:] if isinstance(owner, type) else ()
+        inherited = {name for base in bases for name in vars(base)} - set(vars(owner))
+        return functions, inherited
+
+    def is_trusted(self, value):
+        """Whether a value is of the kind that tests rely on: something to call, or a module."""
+        return callable(value) or type(value).__name__ == "module"
+
+    def remember_code(self, values):
+        """A function can be replaced from within, by another code object."""
+        for value in values:
+            if type(value).__name__ == "function":
+                self.code_of[value] = (value.__code__, value.__defaults__, value.__kwdefaults__)
+
+    def learn(self, names):
+        """The functions and the data that a locked cell has just made."""
+        made = {name: self.namespace[name] for name in names if name in self.namespace}
+        self.of_locked_cells.update(made)
+        self.remember_code(made.values())
+        return ""
+
+    def changed(self):
+        """Names of what was replaced, as JSON. All is put back, data of locked cells silently."""
+        found = []
+        for owner, functions, inherited in self.kept:
+            found += self.put_back_in(owner, functions, inherited)
+        found += self.put_back_names()
+        found += self.put_back_code()
+        return self.as_text(found)
+
+    def put_back_in(self, owner, functions, inherited):
+        """Put back the functions of one module or class; return the names of those replaced."""
+        title = getattr(owner, "__name__", str(owner))
+        replaced = [name for name, value in functions.items() if vars(owner).get(name) is not value]
+        for name in replaced:
+            try:
+                setattr(owner, name, functions[name])
+            except (AttributeError, TypeError):
+                pass
+        added = inherited & set(vars(owner))
+        for name in added:
+            delattr(owner, name)
+        return [f"{title}.{name}" for name in [*replaced, *added]]
+
+    def put_back_names(self):
+        """Put back what the notebook itself calls otherwise; return the names of functions."""
+        found = []
+        for name, value in self.of_locked_cells.items():
+            if self.namespace.get(name) is not value and self.is_trusted(value):
+                found.append(name)
+            self.namespace[name] = value
+        shadowed = (self.of_python & set(self.namespace)) - set(self.of_locked_cells)
+        for name in shadowed:
+            if self.is_trusted(self.namespace.pop(name)):
+                found.append(name)
+        return found
+
+    def put_back_code(self):
+        """Put back the code of functions that were changed from within; return their names."""
+        found = []
+        for function, parts in self.code_of.items():
+            if (function.__code__, function.__defaults__, function.__kwdefaults__) != parts:
+                found.append(function.__qualname__)
+                function.__code__, function.__defaults__, function.__kwdefaults__ = parts
+        return found
 
 
 class DropCopies(NbGraderPreprocessor):
@@ -146,7 +182,7 @@ class GuardedExecute(Execute):
 
     def preprocess_cell(self, cell, resources, index):
         if not self.guarded:
-            self.tell(START.format(place=self.place, guard=GUARD))
+            self.tell(START.format(place=self.place, guard=inspect.getsource(Guard)))
             self.guarded = True
         if utils.is_grade(cell) and cell.cell_type == "code":
             return self.test_cell(cell, resources, index)
@@ -154,7 +190,7 @@ class GuardedExecute(Execute):
             return super().preprocess_cell(cell, resources, index)
         self.found += self.replaced()
         cell, resources = super().preprocess_cell(cell, resources, index)
-        self.ask(f"{self.place}[0]({sorted(bound_names(cell.source))})")
+        self.ask(f"{self.place}.learn({sorted(bound_names(cell.source))})")
         return cell, resources
 
     def test_cell(self, cell, resources, index):
@@ -172,7 +208,7 @@ class GuardedExecute(Execute):
 
     def replaced(self):
         """The names of what the hand-in has replaced, which is put back."""
-        return json.loads(self.ask(f"{self.place}[1]()"))
+        return json.loads(self.ask(f"{self.place}.changed()"))
 
     def tell(self, code):
         """Run code in the hand-in's kernel, without a trace in its notebook."""

@@ -146,6 +146,8 @@ def test_a_kl_spike_is_an_alarm(x):
     with pytest.raises(Stopped, match="the KL is") as stopped, watch(model):
         spiking(model, x, 10.0, step=30)
     assert (stopped.value.alarm.kind, stopped.value.alarm.step) == ("kl-spike", 30)
+    remedy = stopped.value.alarm.remedy
+    assert remedy.index("batch") < remedy.index("rate"), "one odd batch is the first suspect"
 
 
 @pytest.mark.parametrize(("value", "step"), [(10.0, 12), (1.0, 30)], ids=["early", "below 10 nats"])

@@ -5,6 +5,8 @@ import json
 import re
 
 import pytest
+import torch
+from plain_models import ConditionalVAE, ExamplesVAE, loss_function
 from test_findings_page import FENCE, MOST_WORDS, sentences
 from test_readme import README, broken, numbers, printed
 
@@ -89,3 +91,26 @@ def test_every_picture_has_its_script():
     made = {path.stem.removeprefix("page_") for path in links.ROOT.glob("figures/page_*.png")}
     scripts = {path.stem for path in (links.ROOT / "docs" / "pictures").glob("*.py")} - {"run"}
     assert made == scripts == set(NUMBERS)
+
+
+def check_blocks():
+    """Each different block of code under "Check your own model", with a page that has it."""
+    found = {}
+    for name in NAMES:
+        part = text(name).partition("## Check your own model")[2].partition("\n## ")[0]
+        for _, code in FENCE.findall(part):
+            found.setdefault(code, name)
+    return [pytest.param(code, id=name) for code, name in found.items()]
+
+
+@pytest.mark.parametrize("code", check_blocks())
+def test_the_check_runs_on_the_vae_of_pytorch_examples(code, capsys):
+    """As it stands: a conditional one where the page has labels, and rows where it has a table."""
+    torch.manual_seed(0)
+    x, y = torch.rand(300, 1, 28, 28), torch.arange(300) % 10
+    model = ConditionalVAE() if "inputs=y" in code else ExamplesVAE()
+    if "x.std(0)" in code:
+        x = x.flatten(1)
+    names = {"model": model, "x": x, "y": y, "x_train": x, "my_loss": loss_function}
+    exec(code, names | {"rows": torch.randn(300, 3), "new_rows": torch.randn(300, 3)})
+    assert "serious" in capsys.readouterr().out

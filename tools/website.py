@@ -4,7 +4,6 @@ The pages lie in docs/, the notebooks and pictures where they always lie. They a
 folder, with links as they are there, and Sphinx makes HTML of it. A warning is an error.
 """
 
-import ast
 import html
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import links
 import symptoms
+import vaelab
 
 ROOT = links.ROOT
 SOURCE = ROOT / "build" / "site-source"
@@ -166,13 +166,6 @@ def front_page(text, known):
     return text.replace("<!-- the symptoms -->", groups) + "\n" + menu
 
 
-def public_names():
-    """The public names of the package, as its __init__ lists them."""
-    tree = ast.parse((ROOT / "vaelab" / "__init__.py").read_text(encoding="utf-8"))
-    (listed,) = [node for node in tree.body if ast.unparse(node).startswith("__all__")]
-    return [name for name in ast.literal_eval(listed.value) if name != "__version__"]
-
-
 def documented(name):
     """The part of the page of the package about one public name, from its docstring."""
     if name in ("plots", "settings"):
@@ -187,7 +180,32 @@ def documented(name):
 def api_page():
     """The page of the package."""
     intro = "# The package\n\nEvery public name of `vaelab`, from its docstring.\n"
-    return "\n".join([intro, *(documented(name) for name in public_names())])
+    names = [name for name in vaelab.__all__ if name != "__version__"]
+    return "\n".join([intro, *map(documented, names)])
+
+
+def shown_text(source, place, known):
+    """The text of a page or a notebook as the site shows it."""
+    text = (ROOT / source).read_text(encoding="utf-8")
+    if source.endswith(".ipynb"):
+        return notebook(text, source, place, known)
+    text = relinked(text, source, place, known)
+    if place.startswith("symptoms/"):
+        return described(symptoms.read(Path(place).stem), text)
+    if place == "index.md":
+        return front_page(text, known)
+    return text
+
+
+def settings():
+    """What docs/conf.py has to know of this copy."""
+    repository, branch = links.address()
+    return {
+        "root": str(ROOT),
+        "version": vaelab.__version__,
+        "repository": "" if repository == links.UNSTAMPED else repository,
+        "branch": branch,
+    }
 
 
 def lay_out():
@@ -199,37 +217,13 @@ def lay_out():
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.endswith(".png"):
             shutil.copy(ROOT / source, target)
-            continue
-        text = (ROOT / source).read_text(encoding="utf-8")
-        if source.endswith(".ipynb"):
-            text = notebook(text, source, place, known)
         else:
-            text = relinked(text, source, place, known)
-        if place.startswith("symptoms/"):
-            text = described(symptoms.read(Path(place).stem), text)
-        if place == "index.md":
-            text = front_page(text, known)
-        target.write_text(text, encoding="utf-8")
+            target.write_text(shown_text(source, place, known), encoding="utf-8")
     (SOURCE / "api.md").write_text(api_page(), encoding="utf-8")
     (SOURCE / "install.md").write_text(install_page(known), encoding="utf-8")
+    (SOURCE / "settings.json").write_text(json.dumps(settings()), encoding="utf-8")
     shutil.copytree(ROOT / "docs" / "_static", SOURCE / "_static")
     shutil.copy(ROOT / "docs" / "conf.py", SOURCE)
-    write_settings()
-
-
-def write_settings():
-    """What docs/conf.py has to know of this copy."""
-    repository, branch = links.address()
-    version = re.search(
-        r'__version__ = "([^"]+)"', (ROOT / "vaelab/__init__.py").read_text("utf-8")
-    )
-    settings = {
-        "root": str(ROOT),
-        "version": version[1],
-        "repository": "" if repository == links.UNSTAMPED else repository,
-        "branch": branch,
-    }
-    (SOURCE / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def build(builder="html", target=SITE):

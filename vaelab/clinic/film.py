@@ -41,6 +41,10 @@ RATE = (
     "Start again with a tenth of the learning rate, or less. If the layer computes in half "
     "precision, let it compute in float32."
 )
+ODD_BATCH = (
+    "Compare the batch of this step with others, as in print(x.min(), x.max(), x.mean()). If it is "
+    "odd, repair its rows. If not, start again with a tenth of the learning rate, or less."
+)
 BAD_WEIGHTS = "Load or draw the weights again: no step was made since."
 BAD_BATCH = (
     "Look for these rows in the data, as in torch.isfinite(x).flatten(1).all(1), and drop or "
@@ -354,7 +358,7 @@ class Film:
         if unknown or error < statistics.median(errors):
             return
         text = f"the KL is {kl:.4g} nats, and its median over the last steps is {usual:.4g}"
-        self._alarm("kl-spike", text + self._ranges(), RATE, term="kl")
+        self._alarm("kl-spike", text + self._ranges(), ODD_BATCH, term="kl")
 
     # ---- backward and the step
 
